@@ -1,0 +1,87 @@
+/** One engine with one package in it: loaded when a task needs it, changed when another does, given back when asked. */
+import { AppError } from '../errors';
+import { checkMemory, chooseEngine } from '../engine/choose';
+import { ENGINES } from '../engine/index';
+import type { Engine, EngineInfo, Model } from '../engine/types';
+import { checkBeforeUse, type Installed } from '../packages/library';
+import type { Task } from '../packages/manifest';
+import { memoryBytes } from '../platform/device';
+import { storage } from '../platform/storage';
+import { ShippedTokenizer } from '../tasks/tokenizer';
+import { settings } from './settings';
+import { createStore } from './store';
+
+export interface Ready {
+  readonly engine: Engine;
+  readonly info: EngineInfo;
+  readonly model: Model;
+  readonly installed: Installed;
+}
+
+interface State {
+  readonly state: 'empty' | 'loading' | 'ready';
+  readonly name: string | null;
+}
+
+export const engineState = createStore<State>({ state: 'empty', name: null });
+
+let ready: Ready | null = null;
+let queue: Promise<unknown> = Promise.resolve();
+
+/** Loading and unloading happen one after another, whoever asks. */
+function inTurn<T>(action: () => Promise<T>): Promise<T> {
+  const result = queue.then(action);
+  queue = result.catch(() => undefined);
+  return result;
+}
+
+/** Which installed package does a task: the bound one, or the first that can. */
+export function packageFor(task: string, installed: readonly Installed[]): { installed: Installed; task: Task } | null {
+  const bound = settings.get().bindings[task];
+  const able = installed.filter((one) => one.manifest.tasks.some((its) => its.name === task));
+  const one = able.find((it) => it.manifest.name === bound) ?? able[0];
+  const found = one?.manifest.tasks.find((its) => its.name === task);
+  return one && found ? { installed: one, task: found } : null;
+}
+
+/** The package in its engine. Raises AppError `noEngine`, `memory`, `tampered` or `engine`. */
+export const load = (one: Installed): Promise<Ready> =>
+  inTurn(async () => {
+    if (ready && ready.installed.manifest.build_id === one.manifest.build_id && ready.info.target === one.target) return ready;
+    await drop();
+    const able = ENGINES.filter((info) => info.target === one.target);
+    const info = chooseEngine(able, one.manifest, settings.get().engine);
+    if (!info) throw new AppError('noEngine', one.target);
+    checkMemory(one.manifest, one.target, memoryBytes());
+    engineState.set({ state: 'loading', name: one.manifest.name });
+    try {
+      await checkBeforeUse(storage, one, settings.get().keys);
+      const home = `${one.home}/tokenizer`;
+      const tokenizer = new ShippedTokenizer(await storage.read(`${home}/tokenizer.json`), await storage.read(`${home}/tokenizer_config.json`));
+      const model: Model = { manifest: one.manifest, tokenizer, locate: (path) => storage.locate(`${one.home}/${path}`) };
+      const engine = await info.create();
+      await engine.load(model);
+      ready = { engine, info, model, installed: one };
+      engineState.set({ state: 'ready' });
+      return ready;
+    } catch (error) {
+      engineState.set({ state: 'empty', name: null });
+      throw error;
+    }
+  });
+
+/** Give the memory back. */
+export const unload = (): Promise<void> => inTurn(drop);
+
+/** Unload if this package is the one that is loaded. */
+export const forget = (name: string): Promise<void> =>
+  inTurn(async () => {
+    if (ready?.installed.manifest.name === name) await drop();
+  });
+
+async function drop(): Promise<void> {
+  const engine = ready?.engine;
+  ready = null;
+  engineState.set({ state: 'empty', name: null });
+  await engine?.unload();
+}

@@ -1,0 +1,16 @@
+"""The way of a model: an id goes in at one end, a proven package comes out at the other.
+
+    fetch      a model id → Source: files with digests, revision pinned            (fetch/, catalogue)
+    load       Source → Reference: config, stop ids, tokenizer in one form         (reference/)
+    quantize   Reference + Recipe → Quantized: codes and scales, decided once      (quantize, weights)
+    expect     Reference + Quantized → Expectations: what artifacts must say       (expect, standard)
+    export     Quantized → Exported, for each target                               (kobako.targets)
+    validate   Exported + Expectations → Report: the proof                         (validate/)
+    measure    Exported → Measurement: speed and memory in the engine              (measure)
+    package    all of it → one directory with a manifest                           (package, manifest, report/)
+
+Each stage is one function from frozen value to frozen value (`contracts`). `build` alone knows the order; `cache` keeps
+results by content; `process` and `worker` run each stage in a process of its own; `cli` parses, calls and prints.
+"""
+
+STAGES = ("fetch", "load", "quantize", "expect", "export", "validate", "measure", "package")

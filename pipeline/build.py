@@ -1,0 +1,270 @@
+"""The order of the stages, and nothing else: fetch, load, quantize, expect, then export and validate per target.
+
+Each heavy stage runs in a process of its own (`process`); its result lies in the cache under the digest of everything
+it depends on (`cache`, `stagecode`). Targets run side by side when the memory allows it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kobako import targets
+
+from .cache import Cache, stage_key
+from .codec import from_json, to_json
+from .contracts import (
+    Expectations,
+    Exported,
+    Measurement,
+    Recipe,
+    Report,
+)
+from .errors import KobakoError, UnsupportedRecipe
+from .fetch import parse
+from .licences import check_licence
+from .package import Contents, Proven, check_destination, package, package_name
+from .prepare import Prepared, fetch_source, prepare
+from .process import Limits, Workers
+from .run import Observer, Request, Run
+from .stagecode import (
+    code_of,
+    expect_inputs,
+    export_inputs,
+    measure_inputs,
+    validate_inputs,
+    vendor_versions,
+)
+from .system import Machine
+from .tasks import tasks_for
+from .tokens import ShippedTokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a build made.
+
+    Attributes:
+        unchanged: the package stood there already, nothing was written.
+        licence_concerns: what the user should know about the model's licence.
+    """
+
+    package: Path
+    reports: Mapping[str, Report]
+    measurements: Mapping[str, Measurement]
+    failures: Mapping[str, KobakoError]
+    seconds: float
+    peak_rss_bytes: int
+    unchanged: bool
+    licence_concerns: tuple[str, ...] = ()
+
+
+def build(request: Request, cache: Cache, observer: Observer) -> Result:
+    """Build, prove and package a model.
+
+    Raises any KobakoError; ProofFailed or TargetCrashed only after every other target has had its turn. What was
+    finished stays in the cache.
+    """
+    started = time.monotonic()
+    machine = Machine.here()
+    for name in request.targets:
+        _check_target(name, request.recipe)
+    cache.prepare()
+    limit = request.memory_limit_bytes or int(machine.available_bytes * 0.9)
+    jobs = max(1, min(request.jobs or machine.cores, machine.cores))
+    workers = Workers(Limits(memory_bytes=limit, threads=max(1, machine.cores // jobs)))
+    run = Run(request, cache, observer, workers)
+    try:
+        return _build(run, jobs, limit, started)
+    finally:
+        workers.stop()
+
+
+def _build(run: Run, jobs: int, limit: int, started: float) -> Result:
+    request = run.request
+    ref = parse(request.model)
+    name = package_name(ref.name, request.recipe.name if request.goal is None else request.goal.recipe_name())
+    out = request.out or Path("dist") / name
+    check_destination(out, name)
+    source = fetch_source(run, ref)
+    concerns = check_licence(source, request.licence_policy)
+    prepared = prepare(run, source, limit)
+    request = run.request  # its recipe may have been decided by measurement
+    tasks = tasks_for(request.tasks, ShippedTokenizer(prepared.quantized.tokenizer_dir))
+    expectations, parts, failures = _make_targets(run, prepared, jobs)
+    peak = max([int(stage["peak_rss_bytes"]) for stage in run.stages] + [0])
+    if failures and not (request.allow_failing and parts):
+        raise next(iter(failures.values()))
+    inputs = {
+        "parts": [to_json(part.report) for part in parts],
+        "measurements": [to_json(part.measurement) for part in parts if part.measurement],
+        "tasks": to_json(tasks),
+        "quantized": prepared.quantized_key,
+        "options": to_json(request.options),
+        "code": code_of("package"),
+    }
+    contents = Contents(
+        build_id=stage_key("package", inputs),
+        source=source,
+        quantized=prepared.quantized,
+        expectations=expectations,
+        options=request.options,
+        tasks=tasks,
+        parts=tuple(parts),
+        stages=tuple(run.stages),
+        failures={name: str(error) for name, error in failures.items()},
+    )
+    standing = check_destination(out, name)
+    unchanged = standing is not None and standing["build_id"] == contents.build_id and _sizes_hold(out, standing)
+    if not unchanged:
+        run.observer.started("package")
+        began = time.monotonic()
+        package(contents, out, allow_failing=request.allow_failing)
+        run.observer.finished("package", time.monotonic() - began, cached=False)
+    return Result(
+        package=out,
+        reports={part.exported.target: part.report for part in parts},
+        measurements={part.exported.target: part.measurement for part in parts if part.measurement},
+        failures=failures,
+        seconds=time.monotonic() - started,
+        peak_rss_bytes=peak,
+        unchanged=unchanged,
+        licence_concerns=concerns,
+    )
+
+
+def _sizes_hold(out: Path, manifest: Mapping[str, Any]) -> bool:
+    from .manifest import all_files
+
+    return all(
+        (out / entry["path"]).is_file() and (out / entry["path"]).stat().st_size == entry["size_bytes"]
+        for entry in all_files(manifest)
+    )
+
+
+def _check_target(name: str, recipe: Recipe) -> None:
+    target = targets.get(name)
+    targets.require(target)
+    if recipe.name not in target.recipes:
+        raise UnsupportedRecipe(
+            f"target {name} cannot hold recipe {recipe.name}.", f"It holds: {', '.join(target.recipes)}."
+        )
+
+
+def _make_targets(run: Run, prepared: Prepared, jobs: int) -> tuple[Expectations, list[Proven], dict[str, KobakoError]]:
+    """Export and validate every target, `jobs` side by side; then time them one after another."""
+    request = run.request
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            # first in the queue, so that no target can wait for it while holding the last thread
+            expected = pool.submit(_expect, run, prepared)
+            futures = {
+                name: pool.submit(_make_target, run, prepared, name, expected) for name in _costliest_first(request)
+            }
+            expected.result()
+            finished = {name: _outcome(future) for name, future in futures.items()}
+        except BaseException:
+            run.workers.stop()
+            raise
+    failures = {name: value for name, value in finished.items() if isinstance(value, KobakoError)}
+    expectations, weight_bytes = expected.result()[:2]
+    parts = [value for value in (finished[name] for name in request.targets) if isinstance(value, _Built)]
+    return expectations, [_measured(run, part, weight_bytes) for part in parts], failures
+
+
+def _costliest_first(request: Request) -> list[str]:
+    return sorted(request.targets, key=lambda name: -targets.get(name).relative_cost)
+
+
+@dataclass(frozen=True)
+class _Built:
+    exported: Exported
+    export_key: str
+    report: Report
+    seconds: float
+    peak_rss_bytes: int
+
+
+def _outcome(future: Future[_Built]) -> _Built | KobakoError:
+    try:
+        return future.result()
+    except KobakoError as error:
+        return error
+
+
+def _expect(run: Run, prepared: Prepared) -> tuple[Expectations, int, str]:
+    request = run.request
+    inputs = expect_inputs(
+        prepared.reference_key, prepared.quantized_key, request.recipe, request.options, request.targets
+    )
+    entry = run.stage(
+        "expect",
+        "expect",
+        inputs,
+        lambda out: {
+            "reference": to_json(prepared.reference),
+            "quantized": to_json(prepared.quantized),
+            "activations": inputs["activations"],
+            "options": to_json(request.options),
+            "out": str(out),
+        },
+    )
+    from .weights import stored_bytes_by_part
+
+    expectations = from_json(entry.value, Expectations)
+    return expectations, sum(stored_bytes_by_part(prepared.quantized.directory).values()), entry.key
+
+
+def _make_target(run: Run, prepared: Prepared, name: str, expected: Future[tuple[Expectations, int, str]]) -> _Built:
+    options = to_json(run.request.options)
+    exporting = run.stage(
+        "export",
+        f"{name} export",
+        export_inputs(prepared.quantized_key, run.request.options, name),
+        lambda out: {"target": name, "quantized": to_json(prepared.quantized), "options": options, "out": str(out)},
+    )
+    exported = from_json(exporting.value, Exported)
+    expectations, _, expect_key = expected.result()
+    proving = run.stage(
+        "validate",
+        f"{name} proof",
+        validate_inputs(exporting.key, expect_key, name),
+        lambda _: {
+            "target": name,
+            "exported": to_json(exported),
+            "recipe": to_json(run.request.recipe),
+            "expectations": to_json(expectations),
+            "golden": None,
+        },
+    )
+    report = from_json(proving.value, Report)
+    peak = max(exporting.peak_rss_bytes, proving.peak_rss_bytes)
+    return _Built(exported, exporting.key, report, exporting.seconds + proving.seconds, peak)
+
+
+def _measured(run: Run, made: _Built, weight_bytes: int) -> Proven:
+    """One target's part of the package, timed when asked for (a failing proof is not worth timing)."""
+    name = made.exported.target
+    measurement = None
+    if run.request.measure and made.report.passed:
+        entry = run.stage(
+            "measure",
+            f"{name} speed",
+            measure_inputs(made.export_key, name, Machine.here().identity),
+            lambda _: {"target": name, "exported": to_json(made.exported), "weight_bytes": weight_bytes},
+            threads=Machine.here().cores,
+        )
+        measurement = from_json(entry.value, Measurement)
+    return Proven(
+        title=targets.get(name).title,
+        exported=made.exported,
+        report=made.report,
+        measurement=measurement,
+        build_seconds=made.seconds,
+        peak_rss_bytes=made.peak_rss_bytes,
+        vendor_versions=vendor_versions(targets.get(name)),
+    )

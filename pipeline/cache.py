@@ -1,0 +1,246 @@
+"""The content-addressed cache: one directory per stage result, complete or absent, never half.
+
+    ROOT/STAGE/KEY/files/…      what the stage wrote
+    ROOT/STAGE/KEY/entry.json   its inputs, its result value and the size of every file
+    ROOT/tmp/…                  work in progress; renamed into place when done
+    ROOT/locks/…  ROOT/logs/…   one lock and one log per key
+
+Key = SHA-256 of stage name, code version, and inputs (which contain the keys of earlier stages, or digests). A kill at
+any moment leaves at most a directory under ``tmp/``, which the next run sweeps away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .codec import read_json, write_json
+from .errors import NotEnoughDisk, OutputError, TargetCrashed
+
+if TYPE_CHECKING:
+    from .shared_cache import SharedCache
+
+NEARLY_FULL_BYTES = 4 * 2**20
+STALE_AFTER_S = 24 * 3600.0
+ENTRY_MARK = "@entry"
+CODE_SUFFIXES = {".py", ".toml", ".txt", ".json", ".html", ".css"}
+
+
+def default_root() -> Path:
+    """``$KOBAKO_CACHE``, or the user's cache directory."""
+    if chosen := os.environ.get("KOBAKO_CACHE"):
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("kobako"))
+
+
+def code_version(*places: Path) -> str:
+    """Digest of the Python (and data) files at or below `places`: changed code gives other keys."""
+    digest = hashlib.sha256()
+    for place in places:
+        files = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.suffix in CODE_SUFFIXES)
+        for file in files:
+            digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def stage_key(stage: str, inputs: Mapping[str, Any]) -> str:
+    """The key of a stage result."""
+    text = json.dumps({"stage": stage, "inputs": inputs}, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished stage: where its files lie, and the JSON value it returned."""
+
+    stage: str
+    key: str
+    files: Path
+    value: Any
+    seconds: float
+    peak_rss_bytes: int
+    hit: bool
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a stage's maker returns to the cache."""
+
+    value: Any
+    peak_rss_bytes: int = 0
+
+
+class Cache:
+    """A cache below `root`, shared safely by any number of processes."""
+
+    def __init__(self, root: Path, shared: SharedCache | None = None) -> None:
+        self.root = root
+        self._shared = shared  # where other machines' finished stages lie
+
+    def prepare(self) -> None:
+        """Create the layout and sweep leftovers. Raises OutputError when the place cannot be written."""
+        try:
+            for name in ("tmp", "locks", "logs"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"the cache {self.root} cannot be written: {error.strerror}.",
+                "Set KOBAKO_CACHE to a writable directory.",
+            ) from error
+        for left in (self.root / "tmp").iterdir():
+            if _is_stale(left):
+                shutil.rmtree(left, ignore_errors=True)
+
+    def log_path(self, stage: str, key: str) -> Path:
+        """Where the stage's process writes what its vendors print."""
+        return self.root / "logs" / f"{stage}-{key[:12]}.log"
+
+    def find(self, stage: str, key: str) -> Entry | None:
+        """A finished entry, or None when it is absent or damaged (files missing or of another size)."""
+        home = self.root / stage / key
+        try:
+            record = read_json(home / "entry.json")
+            intact = all((home / "files" / name).stat().st_size == size for name, size in record["files"].items())
+        except (OSError, ValueError, KeyError):
+            return None
+        if not intact:
+            return None
+        value = _replace(record["value"], ENTRY_MARK, str(home / "files"))
+        return Entry(stage, key, home / "files", value, record["seconds"], record["peak_rss_bytes"], hit=True)
+
+    def get(self, stage: str, inputs: Mapping[str, Any], make: Callable[[Path], Made]) -> Entry:
+        """The entry of (stage, inputs); `make` writes it into an empty directory when it is not there yet.
+
+        Raises NotEnoughDisk, and whatever `make` raises; nothing half-made stays under the final name.
+        """
+        from filelock import FileLock
+
+        key = stage_key(stage, inputs)
+        if found := self.find(stage, key):
+            return found
+        with FileLock(self.root / "locks" / f"{stage}-{key}.lock"):
+            return self.find(stage, key) or self._bring(stage, key) or self._make(stage, key, inputs, make)
+
+    def _bring(self, stage: str, key: str) -> Entry | None:
+        """The entry that another machine made, or None."""
+        if self._shared is None:
+            return None
+        with self._workspace() as work, disk_full_is_an_error(self.root):
+            if not self._shared.bring(stage, key, work):
+                return None
+            self._take_place(work, self.root / stage / key)
+        return self.find(stage, key)
+
+    @staticmethod
+    def _take_place(work: Path, home: Path) -> None:
+        home.parent.mkdir(exist_ok=True)
+        if home.exists():  # damaged: find() refused it
+            shutil.rmtree(home)
+        work.rename(home)
+
+    def _make(self, stage: str, key: str, inputs: Mapping[str, Any], make: Callable[[Path], Made]) -> Entry:
+        started = time.monotonic()
+        with self._workspace() as work, disk_full_is_an_error(self.root):
+            files = work / "files"
+            files.mkdir()
+            made = make(files)
+            seconds = time.monotonic() - started
+            record = {
+                "stage": stage,
+                "key": key,
+                "inputs": dict(inputs),
+                "value": _replace(made.value, str(files), ENTRY_MARK),
+                "seconds": seconds,
+                "peak_rss_bytes": made.peak_rss_bytes,
+                "files": {str(p.relative_to(files)): p.stat().st_size for p in sorted(files.rglob("*")) if p.is_file()},
+            }
+            write_json(work / "entry.json", record)
+            home = self.root / stage / key
+            self._take_place(work, home)
+        if self._shared is not None:
+            self._shared.keep(stage, key, home)
+        value = _replace(record["value"], ENTRY_MARK, str(home / "files"))
+        return Entry(stage, key, home / "files", value, seconds, made.peak_rss_bytes, hit=False)
+
+    @contextmanager
+    def _workspace(self) -> Iterator[Path]:
+        work = self.root / "tmp" / f"{platform.node()}@{os.getpid()}@{uuid.uuid4().hex[:8]}"
+        work.mkdir(parents=True)
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def entries(self) -> Iterator[tuple[str, str, int, float]]:
+        """(stage, key, bytes, last use as POSIX time) of every entry."""
+        for record in sorted(self.root.glob("*/*/entry.json")):
+            home = record.parent
+            size = sum(p.stat().st_size for p in home.rglob("*") if p.is_file())
+            yield home.parent.name, home.name, size, record.stat().st_mtime
+
+    def remove(self, stage: str, key: str) -> None:
+        """Forget one entry."""
+        from filelock import FileLock
+
+        with FileLock(self.root / "locks" / f"{stage}-{key}.lock"):
+            shutil.rmtree(self.root / stage / key, ignore_errors=True)
+
+
+@contextmanager
+def disk_full_is_an_error(place: Path) -> Iterator[None]:
+    """Turn ENOSPC and EDQUOT into NotEnoughDisk, with what is free.
+
+    So does a stage that died while hardly anything was free: vendors' libraries and numpy say a full disk in words of
+    their own ("196608 requested and 36832 written"), without a number.
+    """
+    import errno
+
+    try:
+        yield
+    except (OSError, TargetCrashed) as error:
+        free = shutil.disk_usage(place).free
+        if isinstance(error, TargetCrashed) and free > NEARLY_FULL_BYTES:
+            raise
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise NotEnoughDisk(
+            f"the disk of {place} is full ({free / 1e6:.0f} MB left).",
+            "Free some space (`kobako cache prune`) and run the same command again: finished stages are kept.",
+        ) from error
+
+
+def _is_stale(work: Path) -> bool:
+    """Left behind by a process that is gone (or by another machine, a day ago)."""
+    import psutil
+
+    host, _, rest = work.name.partition("@")
+    pid = rest.partition("@")[0]
+    if host == platform.node() and pid.isdigit() and not psutil.pid_exists(int(pid)):
+        return True
+    try:
+        return time.time() - work.stat().st_mtime > STALE_AFTER_S
+    except OSError:
+        return False
+
+
+def _replace(value: Any, old: str, new: str) -> Any:
+    """Replace a path prefix in every string of a JSON value, so that a cache may be moved."""
+    if isinstance(value, str):
+        return new + value[len(old) :] if value == old or value.startswith(old + "/") else value
+    if isinstance(value, dict):
+        return {key: _replace(item, old, new) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replace(item, old, new) for item in value]
+    return value

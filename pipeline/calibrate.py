@@ -1,0 +1,157 @@
+"""A model read layer by layer: each layer is quantized on what the already quantized layers before it say.
+
+Shape legend: T tokens of a calibration sequence, I inputs of a linear layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .contracts import FloatArray
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedModel
+
+Quantize = Callable[[str, FloatArray, FloatArray], FloatArray]
+"""(parameter name, its value ``[O, I]``, second moments of its inputs ``[I, I]``) → what it is worth after rounding."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one layer was given for one sequence, besides its hidden states."""
+
+    others: tuple[Any, ...]
+    named: Mapping[str, Any]
+
+
+def quantize_layers(
+    model: PreTrainedModel, layers: str, sequences: list[list[int]], quantize: Quantize, done: Callable[[int], None]
+) -> None:
+    """Replace the weights of every linear layer inside `layers` (a module path) by what `quantize` makes of them.
+
+    `done` is told the number of finished decoder layers.
+    """
+    import torch
+
+    stack: Any = model.get_submodule(layers)
+    with torch.inference_mode():
+        hidden, calls = _first_calls(model, stack, sequences)
+        for index, layer in enumerate(stack):
+            with second_moments(layer, f"{layers}.{index}.") as moments:
+                _run(layer, calls[index], hidden)
+            for name, module in linear_layers(layer, f"{layers}.{index}."):
+                value = module.weight.detach().numpy()
+                module.weight.copy_(torch.from_numpy(quantize(f"{name}.weight", value, moments[name].mean())))
+            hidden = _run(layer, calls[index], hidden)
+            done(index + 1)
+
+
+def input_moments(model: PreTrainedModel, path: str, sequences: list[list[int]]) -> FloatArray:
+    """Second moments ``[I, I]`` of the inputs of the linear layer at `path`, while `model` reads `sequences`."""
+    import torch
+
+    def stop(_module: nn.Module, _inputs: tuple[torch.Tensor, ...]) -> None:
+        raise _Enough
+
+    with torch.inference_mode(), second_moments(model, "", only=path) as moments:
+        handle = model.get_submodule(path).register_forward_pre_hook(stop)  # after the hook that takes the moments
+        for ids in sequences:
+            with suppress(_Enough):  # logits of all tokens would take a gigabyte for a large vocabulary
+                model(torch.tensor([ids]), use_cache=False)
+        handle.remove()
+    return moments[path].mean()
+
+
+class _Enough(Exception):
+    """What was wanted has been seen."""
+
+
+class Moments:
+    """A running mean of x xᵀ over tokens."""
+
+    def __init__(self) -> None:
+        self.sum: FloatArray | None = None
+        self.tokens = 0
+
+    def add(self, rows: torch.Tensor) -> None:
+        """Rows ``[T, I]``."""
+        here: FloatArray = (rows.T @ rows).numpy()
+        self.sum = here if self.sum is None else self.sum + here
+        self.tokens += len(rows)
+
+    def mean(self) -> FloatArray:
+        """``[I, I]``."""
+        assert self.sum is not None
+        return np.asarray(self.sum / np.float32(self.tokens))
+
+
+def linear_layers(module: nn.Module, prefix: str) -> Iterator[tuple[str, Any]]:
+    """The linear layers inside a module, with their full names."""
+    from torch import nn
+
+    for name, inner in module.named_modules():
+        if isinstance(inner, nn.Linear):
+            yield prefix + name, inner
+
+
+@contextmanager
+def second_moments(module: nn.Module, prefix: str, only: str | None = None) -> Iterator[dict[str, Moments]]:
+    """Within the block, inputs of the linear layers of `module` are summed up, by full name."""
+    found: dict[str, Moments] = {}
+
+    def watch(name: str, inner: Any) -> torch.utils.hooks.RemovableHandle:
+        found[name] = Moments()
+        return inner.register_forward_pre_hook(  # type: ignore[no-any-return]
+            lambda _module, inputs: found[name].add(inputs[0].reshape(-1, inputs[0].shape[-1]))
+        )
+
+    wanted = [(name, inner) for name, inner in linear_layers(module, prefix) if only in (None, name)]
+    handles = [watch(name, inner) for name, inner in wanted]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _first_calls(
+    model: PreTrainedModel, stack: Any, sequences: list[list[int]]
+) -> tuple[list[torch.Tensor], list[list[Call]]]:
+    """The first layer's hidden states ``[1, T, hidden]`` by sequence, and each layer's calls, ``[layer][sequence]``."""
+    import torch
+
+    hidden: list[torch.Tensor] = []
+    calls: list[list[Call]] = [[] for _ in stack]
+
+    def note(index: int) -> Callable[..., None]:
+        def before(_module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+            calls[index].append(Call(args[1:], dict(named)))
+            if index == 0:
+                hidden.append(args[0])
+
+        return before
+
+    handles = [layer.register_forward_pre_hook(note(i), with_kwargs=True) for i, layer in enumerate(stack)]
+    try:
+        for ids in sequences:
+            model(torch.tensor([ids]), use_cache=False, logits_to_keep=1)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return hidden, calls
+
+
+def _run(layer: Any, calls: list[Call], hidden: list[torch.Tensor]) -> list[torch.Tensor]:
+    """What a layer says to other hidden states than it was first called with."""
+    results = []
+    for call, states in zip(calls, hidden, strict=True):
+        output = layer(states, *call.others, **call.named)
+        results.append(output[0] if isinstance(output, tuple) else output)
+    return results

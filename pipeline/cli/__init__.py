@@ -1,0 +1,1 @@
+"""The command line: parse, call, print. Each command is one module, imported only when it is called."""

@@ -1,0 +1,95 @@
+"""Options that several commands share, and the parsing of units."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ..cache import Cache, default_root
+from ..codec import json_text
+from ..contracts import DEFAULT_RECIPE, RECIPES, Goal, Recipe
+from ..errors import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress.")
+cache_option = click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Cache [default: $KOBAKO_CACHE or the user's].",
+)
+MIXTURE_BASE = "int4-small"
+recipe_option = click.option(
+    "--recipe", "-r", type=click.Choice(list(RECIPES)), help=f"How weights are stored [default: {DEFAULT_RECIPE}]."
+)
+size_budget_option = click.option(
+    "--size-budget", help="Mix 4 and 8 bits by measurement: the best model whose artifact fits in, say, 90MB."
+)
+max_kl_option = click.option(
+    "--max-kl", type=click.FloatRange(min=0.0, min_open=True), help="Mix 4 and 8 bits by measurement: the smallest "
+    "model whose mean KL divergence from the original is at most so many nats, say 0.03.",
+)  # fmt: skip
+context_option = click.option(
+    "--context", "-c", "context_tokens", default=1024, show_default=True, type=click.IntRange(64, 131072),
+    help="Tokens of prompt and answer together.",
+)  # fmt: skip
+offline_option = click.option("--offline", is_flag=True, help="Use only what is on this machine already.")
+
+
+def target_option(function: F) -> F:
+    """``--target``, repeatable; checked against the folder of targets when it is used."""
+    decorate = click.option(
+        "--target", "-t", "targets", multiple=True, help="executorch, coreml, litert; repeatable [default: all]."
+    )
+    return decorate(function)
+
+
+def chosen_targets(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The targets asked for, each once, or all. Raises NotFound for one that does not exist."""
+    from kobako import targets
+
+    for name in names:
+        targets.get(name)
+    return tuple(dict.fromkeys(names)) or tuple(targets.names())
+
+
+def chosen_recipe(name: str | None, goal: Goal | None = None) -> Recipe:
+    """The recipe asked for, or the default; with a goal, what the mixture starts from. Raises UsageError for both."""
+    if goal is None:
+        return RECIPES[name or DEFAULT_RECIPE]
+    if name is not None:
+        raise UsageError("--recipe says how weights are stored, --size-budget and --max-kl decide it.", "Drop one.")
+    return RECIPES[MIXTURE_BASE]
+
+
+def chosen_goal(size_budget: str | None, max_kl: float | None) -> Goal | None:
+    """The goal of a mixture, or None. Raises UsageError for what is not a size."""
+    size = parse_bytes(size_budget)
+    return None if size is None and max_kl is None else Goal(size_bytes=size, loss_nats=max_kl)
+
+
+def open_cache(directory: Path | None, shared_url: str = "") -> Cache:
+    from ..shared_cache import SharedCache
+
+    shared = SharedCache(shared_url) if shared_url else None
+    return Cache((directory or default_root()).expanduser().absolute(), shared)
+
+
+def parse_bytes(text: str | None) -> int | None:
+    """``6GB``, ``512MiB``, ``3e9`` → bytes. Raises UsageError."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmg]i?)?b?\s*", text.lower())
+    if not match:
+        raise UsageError(f"{text!r} is not a size.", "Write it like 6GB or 512MiB.")
+    return int(float(match[1]) * UNITS[match[2] or ""])
+
+
+def print_json(value: object) -> None:
+    click.echo(json_text(value))

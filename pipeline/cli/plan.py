@@ -1,0 +1,90 @@
+"""``kobako plan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import (
+    cache_option,
+    chosen_recipe,
+    chosen_targets,
+    context_option,
+    json_option,
+    open_cache,
+    print_json,
+    recipe_option,
+    target_option,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..contracts import Mixture
+
+SHOWN_POINTS = 10
+
+
+@click.command("plan", epilog="Example: kobako plan smollm2-135m-instruct --recipe int4")
+@click.argument("model")
+@target_option
+@recipe_option
+@context_option
+@cache_option
+@json_option
+def command(
+    model: str, targets: tuple[str, ...], recipe: str | None, context_tokens: int, cache_dir: Path | None, as_json: bool
+) -> None:
+    """Show the stages of building MODEL, what is cached, and the memory, disk and package size it will take.
+
+    Downloads and writes nothing.
+    """
+    from ..codec import to_json
+    from ..contracts import ExportOptions
+    from ..plan import plan
+
+    made = plan(
+        model, chosen_targets(targets), chosen_recipe(recipe), ExportOptions(context_tokens=context_tokens),
+        open_cache(cache_dir),
+    )  # fmt: skip
+    if as_json:
+        print_json(to_json(made))
+        return
+    from rich.table import Table
+
+    from ..report.words import human_bytes
+    from .tables import console
+
+    table = Table(title=f"{made.model}: {made.parameters / 1e6:.0f} M parameters" if made.parameters else made.model)
+    for name in ("stage", "state", "peak RSS, about"):
+        table.add_column(name, justify="left" if name != "peak RSS, about" else "right")
+    for step in made.steps:
+        table.add_row(step.stage, step.state, human_bytes(step.rss_bytes) if step.rss_bytes else "")
+    out = console()
+    out.print(table)
+    if made.weights_bytes:
+        out.print(
+            f"Weights per target about {human_bytes(made.weights_bytes)}; disk about {human_bytes(made.disk_bytes)}."
+        )
+    if made.curve:
+        out.print(_curve(made.curve))
+    out.print(f"Memory available: {human_bytes(made.available_bytes)}." + (f" {made.note}" if made.note else ""))
+
+
+def _curve(points: tuple[Mixture, ...]) -> Table:
+    """The size-quality curve, at most SHOWN_POINTS of it."""
+    from rich.table import Table
+
+    table = Table(title="mixtures of 4 and 8 bits (kobako build --size-budget … or --max-kl …)")
+    for name in ("weights", "KL of the weights", "KL with int8 activations", "parts in 8 bits"):
+        table.add_column(name, justify="right")
+    every = max(1, len(points) // SHOWN_POINTS)
+    for number, point in enumerate(points):
+        if number % every == 0 or number == len(points) - 1:
+            table.add_row(
+                f"{point.weights_bytes / 1e6:.1f} MB", f"{point.weights_loss_nats:.3f}", f"{point.loss_nats:.3f}",
+                str(len(point.wide)),
+            )  # fmt: skip
+    return table

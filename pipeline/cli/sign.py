@@ -1,0 +1,72 @@
+"""``kobako sign``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from .options import json_option, print_json
+
+PASSWORD_VARIABLE = "KOBAKO_KEY_PASSWORD"
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command("sign", epilog="Example: kobako sign --new-key key.pem; kobako sign dist/my-package --key key.pem")
+@click.argument("package", type=click.Path(path_type=Path), required=False)
+@click.option("--key", type=FILE, help="Private key, PEM, on P-256, P-384 or P-521.")
+@click.option("--certificate", type=FILE, help="Certificate of the key, PEM: verified through its authority.")
+@click.option("--chain", type=FILE, multiple=True, help="Certificates between that and the authority; repeatable.")
+@click.option("--keyless", is_flag=True, help="In CI: sign with the job's identity through Sigstore.")
+@click.option("--new-key", type=FILE, help="Make a key pair here (and with .pub) instead of signing.")
+@json_option
+def command(
+    package: Path | None,
+    key: Path | None,
+    certificate: Path | None,
+    chain: tuple[Path, ...],
+    keyless: bool,
+    new_key: Path | None,
+    as_json: bool,
+) -> None:
+    """Sign PACKAGE: write model.sig, which vouches for every file, in the OpenSSF model-signing format.
+
+    The package is checked against its manifest first. A password of the key is read from KOBAKO_KEY_PASSWORD. Anybody
+    can verify with kobako, or with: model_signing verify key PACKAGE --signature PACKAGE/model.sig --public_key key.pub
+    """
+    from ..errors import UsageError
+
+    given = os.environ.get(PASSWORD_VARIABLE)
+    password = given.encode() if given else None
+    if sum(1 for chosen in (key, keyless, new_key) if chosen) != 1 or (package is None) == (new_key is None):
+        raise UsageError("give a package and --key, or a package and --keyless, or --new-key alone.", "See --help.")
+    if (certificate or chain) and not (key and certificate):
+        raise UsageError("--certificate goes with --key, and --chain with both.", "See --help.")
+    if new_key:
+        _make_key(new_key, password, as_json)
+        return
+    assert package is not None
+    from ..sign import load_key, sign, sign_in_ci
+
+    done = sign(package, load_key(key, password, certificate, chain)) if key else sign_in_ci(package)
+    signer = done.signer.fingerprint if done.signer else ""
+    if as_json:
+        print_json({"package": str(package), "files": len(done.files), "fingerprint": signer})
+    else:
+        click.echo(
+            f"{package / 'model.sig'} vouches for {len(done.files)} files" + (f", key {signer}" if signer else "")
+        )
+
+
+def _make_key(path: Path, password: bytes | None, as_json: bool) -> None:
+    from ..sign import write_new_key
+
+    public, fingerprint = write_new_key(path, password)
+    if as_json:
+        print_json({"key": str(path), "public": str(public), "fingerprint": fingerprint})
+        return
+    click.echo(f"{path}: the private key{'' if password else ', not encrypted'}; keep it secret, keep a copy.")
+    click.echo(f"{public}: the public key, for those who verify; fingerprint {fingerprint}")
+    if not password:
+        click.echo(f"Set {PASSWORD_VARIABLE} to make one that is encrypted.", err=True)

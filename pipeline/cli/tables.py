@@ -1,0 +1,70 @@
+"""Tables on stdout, from the JSON values that packages carry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..report.words import human_bytes, human_seconds
+
+
+def console() -> Console:
+    """Standard output, wide enough for tables when it is not a terminal."""
+    out = Console()
+    return out if out.is_terminal else Console(width=150)
+
+
+COLUMNS = (
+    "target", "proof", "size", "fidelity KL", "top-1", "quality KL", "top-1", "prefill tok/s", "decode tok/s",
+    "of bandwidth", "peak RSS", "build",
+)  # fmt: skip
+
+
+def result_table(data: Mapping[str, Any]) -> Table:
+    """One row per target of a report: size, fidelity, quality, speed, memory, time."""
+    table = Table(
+        title=f"{data['name']} {data['recipe']['name']}, context {data['context_tokens']}", title_justify="left"
+    )
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name in ("target", "proof") else "right")
+    for name, target in data["targets"].items():
+        table.add_row(*_row(name, target))
+    return table
+
+
+def _row(name: str, target: Mapping[str, Any]) -> list[str]:
+    figures, speed = target["report"]["figures"], target["measurement"]
+    fidelity, quality = figures.get("fidelity", {}).get("decode"), figures.get("quality")
+    return [
+        name,
+        "[green]passed[/]" if target["report"]["passed"] else "[red]FAILED[/]",
+        human_bytes(sum(target["files"].values())),
+        f"{fidelity['kl_nats']:.1e}" if fidelity else "–",
+        f"{fidelity['top1']:.1%}" if fidelity else "–",
+        f"{quality['kl_nats']:.3f}" if quality else "–",
+        f"{quality['top1']:.1%}" if quality else "–",
+        *(_speed(name, speed) if speed else ["–"] * 3),
+        human_bytes(target["peak_rss_bytes"]),
+        human_seconds(target["build_seconds"]),
+    ]
+
+
+def _speed(name: str, speed: Mapping[str, Any]) -> list[str]:
+    interpreted = "*" if "interpreter" in speed["engine"] else ""
+    return [
+        f"{speed['prefill_tokens_per_s']:.0f}{interpreted}",
+        f"{speed['decode_tokens_per_s']:.0f}{interpreted}",
+        f"{speed['bandwidth_share']:.0%}{interpreted}",
+    ]
+
+
+INTERPRETED = "* in kobako's MIL interpreter on this machine: says nothing about the speed of a phone."
+
+
+def uses_interpreter(data: Mapping[str, Any]) -> bool:
+    """Whether any speed in the table was measured in an interpreter."""
+    speeds = [target["measurement"] for target in data["targets"].values()]
+    return any(speed and "interpreter" in speed["engine"] for speed in speeds)

@@ -1,0 +1,69 @@
+"""``kobako verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import json_option, print_json, target_option
+
+if TYPE_CHECKING:
+    from ..verify import Verified
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command("verify", epilog="Example: kobako verify dist/my-package --key key.pub")
+@click.argument("package", type=click.Path(path_type=Path))
+@click.option("--key", type=FILE, help="Believe this public key, PEM.")
+@click.option("--certificate", type=FILE, help="Believe certificates of this authority, PEM.")
+@click.option("--trust", type=FILE, help="Believe this trust file [default: $KOBAKO_TRUST or the user's trust.toml].")
+@click.option("--identity", help="Keyless: believe this identity, with --issuer; needs model_signing.")
+@click.option("--issuer", help="Keyless: the OpenID issuer that knows the identity.")
+@click.option("--allow-unsigned", is_flag=True, help="Accept a package that nobody known signed, if it is undamaged.")
+@target_option
+@json_option
+def command(
+    package: Path,
+    key: Path | None,
+    certificate: Path | None,
+    trust: Path | None,
+    identity: str | None,
+    issuer: str | None,
+    allow_unsigned: bool,
+    targets: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Check that PACKAGE is what somebody you believe has signed: the signature first, then every file.
+
+    A package pulled for some targets verifies too: whole folders of other targets may be absent. With --target that
+    target must be there. Exits with 20 when nobody believed has signed it, with 7 when a file was changed.
+    """
+    from ..errors import UsageError
+    from ..signature.trust import choose_trust
+    from ..verify import verify, verify_identity
+
+    if bool(identity) != bool(issuer) or (identity and (key or certificate or trust or allow_unsigned)):
+        raise UsageError("--identity and --issuer go together, and with no other kind of trust.", "See --help.")
+    if identity and issuer:
+        done = verify_identity(package, identity, issuer, targets)
+    else:
+        believed = choose_trust(key, trust, allow_unsigned=allow_unsigned, certificate=certificate)
+        done = verify(package, believed, targets)
+    _show(done, as_json)
+
+
+def _show(done: Verified, as_json: bool) -> None:
+    from ..codec import to_json
+
+    signer = done.signer
+    if as_json:
+        shown = {"package": str(done.package), "name": done.manifest["name"], "targets": list(done.targets)}
+        print_json(shown | {"files": dict(done.files), "signer": to_json(signer) if signer else None})
+        return
+    by = f"signed by {signer.name} {signer.fingerprint}".strip() if signer else "NOT SIGNED by anybody known"
+    click.echo(f"{done.manifest['name']}: {len(done.files)} files as promised, {by}")
+    absent = [name for name in done.manifest["targets"] if name not in done.targets]
+    click.echo(f"targets here: {', '.join(done.targets)}" + (f"; not pulled: {', '.join(absent)}" if absent else ""))

@@ -1,0 +1,327 @@
+"""The frozen values that pass between rooms.
+
+Everything here is small, immutable and JSON-able: the heavy data lies in the directories that the values
+point to, so that each stage may run in a process of its own.
+
+Shape legend: B batch (always 1), T tokens, V vocabulary, L layers, H key/value heads, D head dimension,
+S slots of the KV cache (= the context length), O / I a linear layer's outputs / inputs, G = I / group_size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+Int8Array = npt.NDArray[np.int8]
+
+Progress = Callable[[float, str], None]
+"""Called with a fraction in 0…1 and a few words; must be cheap and must never raise."""
+
+Activations = Literal["float32", "float16", "int8-dynamic"]
+"""What a target computes activations in. ``int8-dynamic``: asymmetric int8 per token, before each linear layer."""
+
+
+def no_progress(fraction: float, text: str) -> None:
+    """A Progress for callers that show none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """One downloaded file: its path inside the source directory, its size and its SHA-256."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A model as it was obtained: files on disk whose digests are known.
+
+    Attributes:
+        name: a slug fit for file names, such as ``smollm2-135m-instruct``.
+        origin: where it came from, as a URL-like string with no secrets in it.
+        revision: a commit, a package version or a digest; never a branch name.
+        directory: where the files lie.
+        format: ``safetensors`` (a Hugging Face directory) or ``gguf`` (one file).
+        licence: SPDX identifier, or the licence's name when it has none.
+    """
+
+    name: str
+    origin: str
+    revision: str
+    directory: Path
+    files: tuple[SourceFile, ...]
+    format: Literal["safetensors", "gguf"]
+    licence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A model ready to be read tensor by tensor, with its tokenizer in Hugging Face form.
+
+    The directory holds ``config.json``, ``generation_config.json``, ``tokenizer/tokenizer.json`` and
+    ``tokenizer/tokenizer_config.json`` (chat template inside). The weights stay in the Source's files.
+    """
+
+    name: str
+    directory: Path
+    source: Source
+    model_type: str
+
+    @property
+    def tokenizer_dir(self) -> Path:
+        return self.directory / "tokenizer"
+
+
+Rounding = Literal["nearest", "gptq"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How weights are stored. One recipe serves all targets.
+
+    Attributes:
+        name: a name of RECIPES.
+        weight_bits: of the linear layers inside the decoder: 16, 8 or 4.
+        group_size: inputs per scale; None = one scale per output channel.
+        embedding_bits: of the token embedding's rows, and of the head: 16, 8 (a scale per row) or 4 (in groups).
+        smoothing: how much of the activations' outliers moves into the weights (`kobako.pipeline.smooth`); 0 = none.
+        rounding: ``nearest`` (symmetric), or ``gptq``: 4-bit tensors get asymmetric blocks, fitted and rounded so that
+            the outputs on the calibration text change least (`kobako.pipeline.gptq`).
+        wide: parameters kept in 8 bits although `weight_bits` or `embedding_bits` is 4, by name.
+        loss_limit_nats: the mean KL to the original that the user allows; None = the recipe's usual gate.
+    """
+
+    name: str
+    weight_bits: Literal[4, 8, 16]
+    group_size: int | None
+    embedding_bits: Literal[4, 8, 16]
+    smoothing: float = 0.0
+    rounding: Rounding = "nearest"
+    wide: tuple[str, ...] = ()
+    loss_limit_nats: float | None = None
+
+
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(name="float16", weight_bits=16, group_size=None, embedding_bits=16),
+        Recipe(name="int8", weight_bits=8, group_size=None, embedding_bits=8, smoothing=0.4),
+        Recipe(name="int4", weight_bits=4, group_size=32, embedding_bits=8, smoothing=0.4, rounding="gptq"),
+        Recipe(name="int4-small", weight_bits=4, group_size=32, embedding_bits=4, smoothing=0.4, rounding="gptq"),
+        Recipe(name="int4-nearest", weight_bits=4, group_size=32, embedding_bits=8, smoothing=0.5),
+    )
+}
+
+
+DEFAULT_RECIPE = "int4"
+"""The smallest whose answers a person takes for the original's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What a mixture of 4 and 8 bits must meet: a size, a loss, or both (then the smallest that is good enough)."""
+
+    size_bytes: int | None = None
+    loss_nats: float | None = None
+
+    def words(self) -> str:
+        """For people."""
+        size = [] if self.size_bytes is None else [f"{self.size_bytes / 1e6:.1f} MB"]
+        return " and ".join([*size, *([] if self.loss_nats is None else [f"{self.loss_nats:g} nats"])])
+
+    def recipe_name(self) -> str:
+        """Name of the recipe that meets it, fit for file names."""
+        size = [] if self.size_bytes is None else [f"{self.size_bytes / 1e6:g}mb"]
+        return "-".join(["mixed", *size, *([] if self.loss_nats is None else [f"kl{self.loss_nats:g}"])])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A part of a model that is widened as a whole: its loss (KL in nats) when it alone is at 4 bits, and its bytes."""
+
+    name: str
+    parameters: tuple[str, ...]
+    loss_nats: float
+    narrow_bytes: int
+    wide_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """What each part loses at 4 bits, and what the whole loses at 4 bits, at 8 bits, and by int8 activations alone."""
+
+    parts: tuple[Part, ...]
+    narrow_loss_nats: float
+    wide_loss_nats: float
+    activations_nats: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """A point of the size-quality curve: which parts are wide, bytes of the weights, and the KL to expect.
+
+    Attributes:
+        loss_nats: with activations rounded to int8 as ExecuTorch and LiteRT do; `weights_loss_nats`: without.
+    """
+
+    wide: tuple[str, ...]
+    weights_bytes: int
+    weights_loss_nats: float
+    loss_nats: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantized:
+    """Integer codes and scales of a whole model, the same for every target.
+
+    The directory holds ``weights.safetensors`` (see `kobako.pipeline.weights`), and copies of
+    ``config.json``, ``generation_config.json`` and ``tokenizer/``: all a target needs.
+    """
+
+    name: str
+    directory: Path
+    recipe: Recipe
+    model_type: str
+
+    @property
+    def tokenizer_dir(self) -> Path:
+        return self.directory / "tokenizer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What the user decides about an artifact.
+
+    Attributes:
+        context_tokens: slots of the KV cache: prompt and answer together.
+        prefill_tokens: the chunk length of prefill, where the target needs a static one.
+    """
+
+    context_tokens: int = 1024
+    prefill_tokens: int = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What a target made: a directory complete in itself.
+
+    Attributes:
+        target: the target's name.
+        directory: holds `files` and nothing else that ships.
+        files: paths inside the directory; a ``.mlpackage`` counts as its files.
+        activations: what the artifact computes activations in.
+        context_tokens: slots of the KV cache.
+        details: figures and facts of the target's own for manifest and report, JSON values only.
+    """
+
+    target: str
+    directory: Path
+    files: tuple[str, ...]
+    activations: Activations
+    context_tokens: int
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectations:
+    """What artifacts of one Quantized must say, computed once in PyTorch; the data lie in `directory`.
+
+    ``ids.npy`` int32 ``[W, T]``: windows of the proof text. ``logits-ACTIVATIONS.npy`` float32 ``[W, T, V]`` and
+    ``keys-ACTIVATIONS.npy`` float32 ``[L, K, H, D]`` (the key cache after the first K tokens of the first window),
+    for each activation model asked for. ``expect.json``: prompts, greedy continuations, quality figures.
+    """
+
+    directory: Path
+    activations: tuple[Activations, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One gate of the proof: what was measured, what was demanded, and whether it holds.
+
+    Attributes:
+        part: ``weights``, ``fidelity``, ``quality`` or ``behaviour``.
+        name: such as ``decode KL``.
+        value: what was measured, for people, unit included.
+        demand: the gate, for people.
+        detail: what a failing check's reader should know next; may be empty.
+    """
+
+    part: Literal["weights", "fidelity", "quality", "behaviour"]
+    name: str
+    value: str
+    demand: str
+    passed: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The proof of one artifact. It passes when every check does.
+
+    Attributes:
+        figures: the numbers behind the checks, JSON values: see `kobako.pipeline.validate`.
+    """
+
+    target: str
+    recipe: str
+    activations: Activations
+    checks: tuple[Check, ...]
+    figures: Mapping[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        return tuple(check for check in self.checks if not check.passed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """How an artifact behaves in its engine on this machine.
+
+    Attributes:
+        engine: name and version of what ran it.
+        bandwidth_share: decode speed × bytes of weights read per token ÷ measured memory bandwidth.
+    """
+
+    target: str
+    engine: str
+    load_s: float
+    first_token_s: float
+    prefill_tokens_per_s: float
+    decode_tokens_per_s: float
+    peak_rss_bytes: int
+    bandwidth_share: float
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A prompt builder that is data: the same for ``kobako run``, the proof and the phone app.
+
+    Attributes:
+        messages: chat messages with ``{text}``, ``{source}`` and ``{target}`` in them, or empty.
+        prompt: a plain prompt with the same fields, for base models; exactly one of the two is given.
+        stop: strings that end the answer, besides the model's stop tokens.
+        languages: BCP 47 codes the task is good for; empty = not tied to languages.
+        fills: by target language, more fields of the template; when there are any, one of them must be chosen.
+    """
+
+    name: str
+    messages: tuple[Mapping[str, str], ...] = ()
+    prompt: str = ""
+    stop: tuple[str, ...] = ()
+    max_new_tokens: int = 128
+    languages: tuple[str, ...] = ()
+    fills: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

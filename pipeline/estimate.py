@@ -1,0 +1,79 @@
+"""What a build will need, from config.json alone: parameters, memory, disk, package size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .contracts import Recipe
+
+BASE_RSS_BYTES = {
+    "load": 0.35e9,
+    "quantize": 0.75e9,
+    "expect": 0.9e9,
+    "executorch": 1.2e9,
+    "coreml": 1.0e9,
+    "litert": 1.2e9,
+}
+"""Resident memory of a stage's process before the model: interpreter and vendors, measured on Linux x86-64."""
+RSS_BYTES_PER_PARAMETER = {
+    "load": 0.0,
+    "quantize": 4.5,
+    "expect": 9.0,
+    "executorch": 8.0,
+    "coreml": 10.0,
+    "litert": 10.0,
+}
+"""Growth with the model, from builds of SmolLM2-135M; rounded up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Bytes; `rss_bytes` by stage or target."""
+
+    parameters: int
+    rss_bytes: Mapping[str, int]
+    weights_bytes: int
+    disk_bytes: int
+
+
+GPT2_NAMES = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}
+
+
+def parameters_of(config: Mapping[str, Any]) -> tuple[int, int]:
+    """(parameters of the linear layers, parameters of embedding and untied head) of a decoder's config.json."""
+    hidden, layers, heads = (int(config.get(name) or config[other]) for name, other in GPT2_NAMES.items())
+    kv_heads = int(config.get("num_key_value_heads") or heads)
+    head_dim = int(config.get("head_dim") or hidden // heads)
+    attention = hidden * head_dim * (2 * heads + 2 * kv_heads)
+    inner = config.get("intermediate_size") or config.get("n_inner") or 4 * hidden
+    feed_forward = 3 * hidden * int(inner)
+    tables = 1 if config.get("tie_word_embeddings", True) else 2
+    return layers * (attention + feed_forward), tables * int(config["vocab_size"]) * hidden
+
+
+def weights_bytes(config: Mapping[str, Any], recipe: Recipe) -> int:
+    """Bytes of all codes and 16-bit scales."""
+    linear, embedding = parameters_of(config)
+    per_group = 16 / recipe.group_size if recipe.group_size else 0.0
+    if recipe.rounding == "gptq" and recipe.group_size:
+        per_group += 8 / recipe.group_size  # the block's shift
+    grouped_table = per_group if recipe.embedding_bits == 4 else 0.0
+    return int((linear * (recipe.weight_bits + per_group) + embedding * (recipe.embedding_bits + grouped_table)) / 8)
+
+
+def estimate(config: Mapping[str, Any], recipe: Recipe, targets: list[str]) -> Estimate:
+    """What building `targets` will take."""
+    parameters = sum(parameters_of(config))
+    stages = ["load", "quantize", "expect", *targets]
+    weights = weights_bytes(config, recipe)
+    return Estimate(
+        parameters=parameters,
+        rss_bytes={
+            stage: int(BASE_RSS_BYTES.get(stage, 1e9) + RSS_BYTES_PER_PARAMETER.get(stage, 10.0) * parameters)
+            for stage in stages
+        },
+        weights_bytes=weights,
+        disk_bytes=int(weights * (2 + 3 * len(targets)) + 512 * 4 * 2 * config["vocab_size"]),
+    )

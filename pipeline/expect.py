@@ -1,0 +1,244 @@
+"""Reference + Quantized → Expectations: everything an artifact will be held against, computed once in PyTorch.
+
+Shape legend: W windows of the proof text, T tokens each, V vocabulary, L layers, K the first tokens of a window, H, D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .codec import write_json
+from .contracts import Activations, Expectations, ExportOptions, FloatArray, Progress, Quantized, Reference
+from .logits import Rows, batches, write_logits
+from .metrics import Agreement
+from .prooftext import GREEDY_TOKENS, prompts_for, proof_windows
+from .standard import Kind, kind_of
+from .tokens import ShippedTokenizer, stop_ids
+from .weights import QuantizedTensor, open_weights, weight_digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+KEY_TOKENS = 32
+READ_TOKENS = 64
+NOISE_RELATIVE = 1e-6
+"""A few times the resolution of float32: what another order of summation changes."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one model says: logits ``[W, T, V]``, keys ``[L, K, H, D]``, greedy ids and first logits of each prompt."""
+
+    logits: Rows
+    keys: FloatArray
+    greedy: list[list[int]]
+    margins: list[list[float]]
+    first_logits: FloatArray
+
+
+def expect(
+    reference: Reference,
+    quantized: Quantized,
+    activations: tuple[Activations, ...],
+    options: ExportOptions,
+    out: Path,
+    progress: Progress,
+) -> Expectations:
+    """Run original and quantized reference over the proof text and the prompts; write the results into `out`."""
+    from .reference.eager import quantized_model
+    from .reference.model import reference_model
+
+    tokenizer = ShippedTokenizer(quantized.tokenizer_dir)
+    windows = proof_windows(tokenizer, options.context_tokens)
+    prompts = prompts_for(tokenizer)
+    prompt_ids = [tokenizer.encode_prompt(prompt) for prompt in prompts]
+    stops = stop_ids(quantized.directory)
+    progress(0.05, "the original model reads the proof text")
+    scratch = out / "original.npy"
+    original = answers_of(reference_model(reference), "float", windows, prompt_ids[:1], stops, scratch)
+    figures: dict[str, Any] = {
+        "prompts": prompts,
+        "prompt_ids": prompt_ids,
+        "stop_ids": list(stops),
+        "weight_digests": _weight_digests(quantized),
+    }
+    model = quantized_model(quantized)
+    float_logits: Rows | None = None
+    kinds: list[Kind] = sorted({"float", *(kind_of(one) for one in activations)})
+    for done, kind in enumerate(kinds, start=1):
+        progress(0.1 + 0.8 * done / len(kinds), f"the quantized reference ({kind}) reads the proof text")
+        answers = answers_of(model, kind, windows, prompt_ids, stops, out / f"logits-{kind}.npy")
+        np.save(out / f"keys-{kind}.npy", answers.keys)
+        np.save(out / f"first-logits-{kind}.npy", answers.first_logits)
+        float_logits = answers.logits if float_logits is None else float_logits  # "float" sorts first
+        figures[kind] = {
+            **_quality(original, answers, windows),
+            "noise": _noise(model, kind, windows, answers.logits),
+            "float_kl_nats": float(_compared(float_logits, answers.logits, windows).kl_nats.mean()),
+        }
+    figures["original"] = {"perplexity": _compared(original.logits, original.logits, windows).perplexity}
+    scratch.unlink()
+    np.save(out / "ids.npy", windows)
+    write_json(out / "expect.json", figures)
+    return Expectations(directory=out, activations=activations)
+
+
+def _noise(model: PreTrainedModel, kind: Kind, windows: npt.NDArray[np.int32], logits: Rows) -> Mapping[str, float]:
+    """How far the model is from itself when the last bits of its embeddings differ.
+
+    With float activations this is nearly nothing. Rounding activations to int8 amplifies last-bit differences layer
+    by layer: no two programs that round can agree better than this.
+    """
+    import torch
+
+    parts = []
+    for number, window in enumerate(windows):
+        generator = torch.Generator().manual_seed(0)
+
+        def perturb(
+            _module: torch.nn.Module, _inputs: object, output: torch.Tensor, drawn: torch.Generator = generator
+        ) -> torch.Tensor:
+            return output * (1.0 + NOISE_RELATIVE * torch.randn(output.shape, generator=drawn))
+
+        handle = model.get_input_embeddings().register_forward_hook(perturb)
+        try:
+            with torch.inference_mode(), _rounding(model, kind):
+                for start, rows in read_window(model, window, whole_cache()):
+                    positions = list(range(start, start + len(rows)))
+                    parts.append(
+                        Agreement.of(logits[number, positions], rows, window[start + 1 : start + 1 + len(rows)])
+                    )
+        finally:
+            handle.remove()
+    found = Agreement.joined(parts)
+    return {"kl_nats": float(found.kl_nats.mean()), "top1": float(found.same.mean()), "margin": found.margin}
+
+
+def _rounding(model: PreTrainedModel, kind: Kind) -> AbstractContextManager[None]:
+    from .reference.eager import dynamic_int8_activations
+
+    return dynamic_int8_activations(model) if kind == "int8-dynamic" else nullcontext()
+
+
+def _weight_digests(quantized: Quantized) -> dict[str, str]:
+    """SHA-256 of every matrix the recipe stores, by parameter name."""
+    weights = open_weights(quantized.directory)
+    digests = {}
+    for name in weights:
+        tensor = weights[name]
+        if isinstance(tensor, QuantizedTensor):
+            digests[name] = weight_digest(tensor.codes, tensor.scales, tensor.offsets)
+        elif tensor.dtype == np.float16:
+            digests[name] = weight_digest(tensor, None)
+    return digests
+
+
+def _quality(original: Answers, answers: Answers, windows: npt.NDArray[np.int32]) -> Mapping[str, Any]:
+    found = _compared(original.logits, answers.logits, windows)
+    own = _compared(original.logits, original.logits, windows)
+    return {
+        "greedy": answers.greedy,
+        "margins": answers.margins,
+        "kl_nats": float(found.kl_nats.mean()),
+        "kl_nats_per_token": [round(float(value), 6) for value in found.kl_nats],
+        "top1": float(found.same.mean()),
+        "perplexity": found.perplexity,
+        "perplexity_ratio": found.perplexity / own.perplexity,
+    }
+
+
+def _compared(expected: Rows, actual: Rows, windows: npt.NDArray[np.int32]) -> Agreement:
+    """Two models at every position of the windows, a few rows in memory at a time."""
+    parts = []
+    for number, window in enumerate(windows):
+        for positions in batches(len(window)):
+            following = window[positions[0] + 1 : positions[-1] + 2]
+            parts.append(Agreement.of(expected[number, positions], actual[number, positions], following))
+    return Agreement.joined(parts)
+
+
+def read_window(model: PreTrainedModel, window: npt.NDArray[np.int32], cache: Any) -> Iterator[tuple[int, FloatArray]]:
+    """Logits ``[N, V]`` of a window, chunk by chunk through `cache`, each with the position of its first token."""
+    import torch
+
+    ids = torch.from_numpy(window.astype(np.int64))[None]
+    for start in range(0, len(window), READ_TOKENS):
+        answer = model(ids[:, start : start + READ_TOKENS], past_key_values=cache, use_cache=True)
+        yield start, answer.logits[0].float().numpy()
+
+
+def whole_cache() -> Any:
+    """A cache that keeps all keys, those of sliding layers too: transformers' own, made without a config."""
+    from transformers import DynamicCache
+
+    return DynamicCache()
+
+
+def answers_of(
+    model: PreTrainedModel,
+    kind: Kind,
+    windows: npt.NDArray[np.int32],
+    prompts: list[list[int]],
+    stops: tuple[int, ...],
+    store: Path | None = None,
+) -> Answers:
+    """What `model` says to the windows ``[W, T]`` and the prompts, activations rounded as `kind` tells.
+
+    Logits are written to `store` as they come, or kept in memory when there is none.
+    """
+    import torch
+
+    caches = [whole_cache() for _ in windows]
+
+    def rows() -> Iterator[FloatArray]:
+        for window, cache in zip(windows, caches, strict=True):
+            yield from (part for _, part in read_window(model, window, cache))
+
+    with torch.inference_mode(), _rounding(model, kind):
+        shape = (*windows.shape, model.config.vocab_size)
+        logits: Rows = write_logits(store, shape, rows()) if store else np.concatenate(list(rows())).reshape(shape)
+        keys = _keys(caches[0])
+        continuations = [_greedy(model, prompt, stops) for prompt in prompts]
+    return Answers(
+        logits,
+        keys,
+        [ids for ids, _, _ in continuations],
+        [margins for _, margins, _ in continuations],
+        np.stack([first for _, _, first in continuations]),
+    )
+
+
+def _keys(cache: Any) -> FloatArray:
+    """Key caches ``[L, K, H, D]`` of the first tokens; Hugging Face keeps ``[B, H, T, D]`` per layer."""
+    return np.stack([layer.keys[0, :, :KEY_TOKENS].transpose(0, 1).float().numpy() for layer in cache.layers])
+
+
+def _greedy(
+    model: PreTrainedModel, prompt: list[int], stops: tuple[int, ...]
+) -> tuple[list[int], list[float], FloatArray]:
+    """Greedy ids, the gap between the best two logits at each step, and the logits ``[V]`` after the prompt."""
+    import torch
+
+    step, cache = torch.tensor([prompt]), None
+    ids: list[int] = []
+    margins: list[float] = []
+    first: FloatArray | None = None
+    while len(ids) < GREEDY_TOKENS:
+        answer = model(step, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache, last = answer.past_key_values, answer.logits[0, -1].float()
+        first = last.numpy().copy() if first is None else first
+        best = torch.topk(last, 2)
+        margins.append(float(best.values[0] - best.values[1]))
+        ids.append(int(best.indices[0]))
+        if ids[-1] in stops:
+            break
+        step = torch.tensor([[ids[-1]]])
+    assert first is not None
+    return ids, margins, first

@@ -1,0 +1,124 @@
+"""One declarative file per ``model_type`` of config.json, discovered by listing. Adding a family is adding a file."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import UnsupportedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What kobako must know of an architecture that its config.json does not say.
+
+    Attributes:
+        model_type: exactly as in config.json.
+        embedding: parameter name of the token embedding ``[V, hidden]``.
+        head: parameter name of the output projection ``[V, hidden]``; absent from files when tied.
+        layers: module path of the list of decoder layers.
+        feeds: modules of a decoder layer whose outputs go, channel by channel, into these linear layers and nowhere
+            else, so that a scale can move from one to the other (`kobako.pipeline.smooth`).
+        norm_offset: what the modeling code adds to the stored weights of its RMSNorms (Gemma: 1).
+        rewrite: config.json of this family → that of another which computes the same from the same tensors, or None.
+        stored_names: tensors that checkpoints call otherwise than transformers' modules do: stored name → parameter.
+        transposed: linear modules whose weights the checkpoint stores as ``[I, O]``, by the end of their path.
+        residual_scale: factor of the residual stream in float16, where the plain one leaves float16's range.
+        residual_writers: norms of a decoder layer whose outputs are added to the residual stream; with a
+            `residual_scale` nothing else may write to it but the embedding.
+        gguf_architecture: ``general.architecture`` of GGUF files of this family, or None.
+        gguf_rope_permuted: llama.cpp stores query and key rows permuted for its own rotary layout.
+        gguf_parts: GGUF tensor of a layer → module of a decoder layer, where they are not llama's.
+        gguf_norms_offset: what llama.cpp has added to the weights of norms.
+        gguf_config: entries of config.json that hold for every GGUF file of this family.
+        gguf_window_pattern: every so many-th layer attends to everything, others within the window; 0 = none slides.
+        gguf_local_theta: rope base of the layers that slide.
+        litert_lm_model_type: the LlmModelType the LiteRT-LM engine should be told.
+    """
+
+    model_type: str
+    embedding: str = "model.embed_tokens.weight"
+    head: str = "lm_head.weight"
+    layers: str = "model.layers"
+    feeds: Mapping[str, tuple[str, ...]] = field(
+        default_factory=lambda: {
+            "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
+            "mlp.up_proj": ("mlp.down_proj",),
+        }
+    )
+    norm_offset: float = 0.0
+    rewrite: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    stored_names: Mapping[str, str] = field(default_factory=dict)
+    transposed: tuple[str, ...] = ()
+    residual_scale: float = 1.0
+    residual_writers: tuple[str, ...] = ()
+    gguf_architecture: str | None = None
+    gguf_rope_permuted: bool = False
+    gguf_parts: Mapping[str, str] = field(default_factory=dict)
+    gguf_norms_offset: float = 0.0
+    gguf_config: Mapping[str, Any] = field(default_factory=dict)
+    gguf_window_pattern: int = 0
+    gguf_local_theta: float = 10000.0
+    litert_lm_model_type: str = "generic_model"
+
+
+ENCODERS = ("bert", "distilbert", "roberta", "electra", "camembert", "xlm-roberta", "albert", "modernbert")
+"""Encoders that transformers can also wrap as decoders, which their checkpoints are not."""
+
+
+def names() -> list[str]:
+    """All known model types."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def get(model_type: str) -> Family:
+    """The family of a ``model_type``.
+
+    One without a file that transformers has as a causal language model is taken to be named and built as llama is
+    (nothing is smoothed): the proof tells whether that is so.
+
+    Raises UnsupportedModel, naming the nearest known one.
+    """
+    if model_type in names():
+        family: Family = importlib.import_module(f"{__name__}.{model_type}").FAMILY
+        return family
+    check_known(model_type)
+    return Family(model_type=model_type, feeds={})
+
+
+def check_known(model_type: str) -> None:
+    """Raise UnsupportedModel for an architecture that no generic decoder stands for."""
+    import difflib
+
+    from transformers.models.auto import modeling_auto as known
+
+    if model_type in known.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        raise UnsupportedModel(
+            f"architecture {model_type}: encoder-decoder models are not exported yet.", "Name a decoder-only model."
+        )
+    if model_type in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and model_type not in ENCODERS:
+        return
+    if model_type in ENCODERS or model_type in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        raise UnsupportedModel(
+            f"architecture {model_type}: encoder models are not exported yet.", "Name a decoder-only model."
+        )
+    near = difflib.get_close_matches(model_type, names(), n=1, cutoff=0.3)
+    hint = f"The nearest supported architecture is {near[0]!r}. " if near else ""
+    raise UnsupportedModel(
+        f"architecture {model_type!r} is not supported.",
+        f"{hint}Supported: {', '.join(names())}. CONTRIBUTING.md tells how to add one.",
+    )
+
+
+def by_gguf_architecture(architecture: str) -> Family:
+    """The family of a GGUF file's ``general.architecture``. Raises UnsupportedModel."""
+    known = {family.gguf_architecture: family for family in map(get, names()) if family.gguf_architecture}
+    if architecture not in known:
+        raise UnsupportedModel(
+            f"GGUF architecture {architecture!r} is not supported.", f"Supported in GGUF: {', '.join(sorted(known))}."
+        )
+    return known[architecture]

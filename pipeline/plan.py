@@ -1,0 +1,130 @@
+"""What a build would do: which stages are cached, and what the others will need. Reads only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .allocate import mixtures
+from .cache import Cache, stage_key
+from .codec import from_json, read_json
+from .contracts import RECIPES, Curve, ExportOptions, Mixture, Recipe, Reference, Source
+from .errors import KobakoError
+from .estimate import Estimate, estimate
+from .stagecode import expect_inputs, export_inputs, load_inputs, quantize_inputs, sensitivity_inputs, validate_inputs
+from .system import Machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A stage, whether it is cached or will run, and the resident memory it will need (0 = not known)."""
+
+    stage: str
+    state: str
+    rss_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The steps of a build in order; sizes are 0 when the model's config is not on this machine yet.
+
+    Attributes:
+        curve: mixtures of 4 and 8 bits, smallest first; empty until a build with a goal has measured the parts.
+    """
+
+    model: str
+    steps: tuple[Step, ...]
+    parameters: int
+    weights_bytes: int
+    disk_bytes: int
+    available_bytes: int
+    note: str
+    curve: tuple[Mixture, ...] = ()
+
+
+def plan(model: str, names: tuple[str, ...], recipe: Recipe, options: ExportOptions, cache: Cache) -> Plan:
+    """The plan of ``kobako build``. Raises NotFound for an unknown model."""
+    from .fetch import fetch, parse
+
+    ref = parse(model)
+    try:
+        source = fetch(ref, cache.root / "downloads", lambda _fraction, _text: None, offline=True)
+    except KobakoError:
+        return _unfetched(model, names)
+    return _fetched(model, source, names, recipe, options, cache)
+
+
+def _unfetched(model: str, names: tuple[str, ...]) -> Plan:
+    from .catalogue import find
+
+    entry = find(model)
+    steps = [
+        "fetch",
+        "load",
+        "quantize",
+        "expect",
+        *[f"{name} {what}" for name in names for what in ("export", "proof")],
+    ]
+    return Plan(
+        model=model,
+        steps=tuple(Step(stage=stage, state="will run", rss_bytes=0) for stage in steps),
+        parameters=entry.parameters if entry else 0,
+        weights_bytes=0,
+        disk_bytes=0,
+        available_bytes=Machine.here().available_bytes,
+        note="The model is not on this machine yet: sizes are known once its config.json is.",
+    )
+
+
+def _fetched(
+    model: str, source: Source, names: tuple[str, ...], recipe: Recipe, options: ExportOptions, cache: Cache
+) -> Plan:
+    load_key = stage_key("load", load_inputs(source))
+    quantize_key = stage_key("quantize", quantize_inputs(load_key, recipe))
+    expect_key = stage_key("expect", expect_inputs(load_key, quantize_key, recipe, options, names))
+    keys = [("load", "load", load_key), ("quantize", "quantize", quantize_key), ("expect", "expect", expect_key)]
+    for name in names:
+        export_key = stage_key("export", export_inputs(quantize_key, options, name))
+        keys.append((f"{name} export", "export", export_key))
+        keys.append((f"{name} proof", "validate", stage_key("validate", validate_inputs(export_key, expect_key, name))))
+    config = _config(cache, load_key, source)
+    need = (
+        estimate(config, recipe, list(names))
+        if config
+        else Estimate(parameters=0, rss_bytes={}, weights_bytes=0, disk_bytes=0)
+    )
+    steps = [Step(stage="fetch", state="cached", rss_bytes=0)]
+    for label, stage, key in keys:
+        cached = cache.find(stage, key) is not None
+        needed = need.rss_bytes.get(label.removesuffix(" export"), 0)
+        steps.append(Step(stage=label, state="cached" if cached else "will run", rss_bytes=needed))
+    available = Machine.here().available_bytes
+    short = [step.stage for step in steps if step.state == "will run" and step.rss_bytes > available]
+    return Plan(
+        model=model,
+        steps=tuple(steps),
+        parameters=need.parameters,
+        weights_bytes=need.weights_bytes,
+        disk_bytes=need.disk_bytes,
+        available_bytes=available,
+        note=f"Too little memory for: {', '.join(short)}." if short else "",
+        curve=_curve(cache, load_key),
+    )
+
+
+def _curve(cache: Cache, load_key: str) -> tuple[Mixture, ...]:
+    """The size-quality curve, where an earlier build has measured it."""
+    narrow = stage_key("quantize", quantize_inputs(load_key, RECIPES["int4-small"]))
+    entry = cache.find("sensitivity", stage_key("sensitivity", sensitivity_inputs(load_key, narrow)))
+    return mixtures(from_json(entry.value, Curve)) if entry else ()
+
+
+def _config(cache: Cache, load_key: str, source: Source) -> dict[str, object] | None:
+    """config.json as loaded before, or as it lies in the source (a GGUF file has none)."""
+    if entry := cache.find("load", load_key):
+        value = dict(entry.value)
+        directory = from_json(value, Reference).directory
+    else:
+        directory = source.directory
+    path = Path(directory) / "config.json"
+    return dict(read_json(path)) if path.is_file() else None

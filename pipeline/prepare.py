@@ -1,0 +1,118 @@
+"""What all targets share, made before any of them: the model's files, the reference, the quantized weights.
+
+With a goal (a size, a loss) the recipe itself is decided here: by quantizing everything to 4 bits, measuring what each
+part loses by it, and giving 8 bits to the parts that need them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from kobako import targets
+
+from .allocate import allocate
+from .cache import Entry
+from .codec import from_json, read_json, to_json
+from .contracts import Curve, Goal, Quantized, Recipe, Reference, Source
+from .errors import KobakoError, NotEnoughMemory, UnsupportedModel
+from .estimate import Estimate, estimate
+from .fetch import ModelRef, fetch
+from .run import Request, Run
+from .stagecode import load_inputs, quantize_inputs, sensitivity_inputs
+
+GRAPH_BYTES = 1_500_000
+"""What an artifact holds besides weights and tokenizer, rounded up."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What all targets share: values with the cache keys they came from."""
+
+    source: Source
+    reference: Reference
+    reference_key: str
+    quantized: Quantized
+    quantized_key: str
+
+
+def fetch_source(run: Run, ref: ModelRef) -> Source:
+    """The model's files. Raises what `fetch` raises, after the observer was told."""
+    run.observer.started("fetch")
+    began = time.monotonic()
+    try:
+        source = fetch(
+            ref,
+            run.cache.root / "downloads",
+            lambda fraction, text: run.observer.progress("fetch", fraction, text),
+            offline=run.request.offline,
+        )
+    except KobakoError as error:
+        run.observer.failed("fetch", error)
+        raise
+    run.observer.finished("fetch", time.monotonic() - began, cached=False)
+    return source
+
+
+def prepare(run: Run, source: Source, limit: int) -> Prepared:
+    """Load and quantize. Raises NotEnoughMemory and UnsupportedModel before time is spent, UnsupportedRecipe."""
+    request = run.request
+    loaded = run.stage(
+        "load",
+        "load",
+        load_inputs(source),
+        lambda out: {"source": to_json(source), "out": str(out)},
+    )
+    value = dict(loaded.value) | {"source": to_json(source)}  # the files may lie elsewhere than when it was cached
+    reference = from_json(value, Reference)
+    check_feasible(reference, request, limit)
+    recipe = request.recipe if request.goal is None else _mixture(run, reference, loaded.key, request.goal)
+    quantized = _quantize(run, reference, loaded.key, recipe, "quantize")
+    return Prepared(source, reference, loaded.key, from_json(quantized.value, Quantized), quantized.key)
+
+
+def _quantize(run: Run, reference: Reference, load_key: str, recipe: Recipe, label: str) -> Entry:
+    return run.stage(
+        "quantize",
+        label,
+        quantize_inputs(load_key, recipe),
+        lambda out: {"reference": to_json(reference), "recipe": to_json(recipe), "out": str(out)},
+    )
+
+
+def _mixture(run: Run, reference: Reference, load_key: str, goal: Goal) -> Recipe:
+    """Everything at 4 bits, what each part loses by it, and the recipe that follows from both and from the goal."""
+    narrow = _quantize(run, reference, load_key, run.request.recipe, "quantize to 4 bits")
+    measured = run.stage(
+        "sensitivity",
+        "sensitivity",
+        sensitivity_inputs(load_key, narrow.key),
+        lambda _: {"reference": to_json(reference), "narrow": narrow.value},
+    )
+    rounds = any(targets.get(name).activations(run.request.recipe) == "int8-dynamic" for name in run.request.targets)
+    tokenizer = sum(path.stat().st_size for path in reference.tokenizer_dir.iterdir())
+    recipe = allocate(
+        from_json(measured.value, Curve), goal, run.request.recipe,
+        rounds_activations=rounds, beside_bytes=tokenizer + GRAPH_BYTES,
+    )  # fmt: skip
+    run.request = replace(run.request, recipe=recipe)
+    return recipe
+
+
+def check_feasible(reference: Reference, request: Request, limit: int) -> Estimate:
+    """Refuse what cannot work, before any time is spent: context beyond the model's, memory beyond the machine's."""
+    config = read_json(reference.directory / "config.json")
+    longest = int(config.get("max_position_embeddings") or request.options.context_tokens)
+    if request.options.context_tokens > longest:
+        raise UnsupportedModel(
+            f"{reference.name} was trained for {longest} tokens, fewer than {request.options.context_tokens}.",
+            f"Use --context {longest} or less.",
+        )
+    need = estimate(config, request.recipe, list(request.targets))
+    stage, most = max(need.rss_bytes.items(), key=lambda item: item[1])
+    if most > limit:
+        raise NotEnoughMemory(
+            f"{stage} of {reference.name} needs about {most / 1e9:.1f} GB; {limit / 1e9:.1f} GB may be used.",
+            "Run it on a larger machine, or try with --memory-limit to raise the limit.",
+        )
+    return need

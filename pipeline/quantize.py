@@ -1,0 +1,150 @@
+"""Reference + Recipe → Quantized: integer codes and scales, decided once for every target.
+
+First outliers move from activations into weights (`smooth`). Then linear layers are rounded: to nearest on a symmetric
+grid, or (recipes with ``gptq`` rounding) layer after layer on what the already quantized layers say (`calibrate`), each
+matrix with its errors made good in the columns that follow (`gptq`), in asymmetric blocks (`blocks`). Token embedding
+and head get one scale per row, or blocks like everything else. The rest stays float32.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import blocks, families
+from .calibrate import input_moments, quantize_layers
+from .contracts import FloatArray, Progress, Quantized, Recipe, Reference, no_progress
+from .errors import IntegrityError, UnsupportedRecipe
+from .gptq import gptq
+from .scheme import Role, Scheme, bits_of, parameter_roles, smoothed
+from .smooth import calibration_ids
+from .tokens import ShippedTokenizer
+from .weights import WEIGHTS_FILE, WeightTensor, round_to_nearest, write_weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+COPIED = ("config.json", "generation_config.json")
+
+
+def quantize_tensor(
+    name: str, value: FloatArray, role: Role, recipe: Recipe, moments: FloatArray | None = None
+) -> WeightTensor:
+    """One parameter as the recipe wants it; `moments` ``[I, I]``: what its inputs are like on the calibration text.
+
+    Raises IntegrityError for NaN or infinite values, UnsupportedRecipe when the group size does not divide the inputs.
+    """
+    if not np.isfinite(value).all():
+        raise IntegrityError(f"{name} holds NaN or infinite values.", "The checkpoint is damaged: fetch it again.")
+    bits = bits_of(name, role, recipe)
+    if bits == 32:
+        return value.astype(np.float32)
+    if bits == 16:
+        return value.astype(np.float16)
+    if bits == 8:
+        return round_to_nearest(value, 8, None)
+    group = recipe.group_size or value.shape[1]
+    if value.shape[1] % group:
+        raise UnsupportedRecipe(
+            f"{name} has {value.shape[1]} inputs, which group size {group} does not divide.", "Try --recipe int8."
+        )
+    if recipe.rounding == "nearest":
+        return round_to_nearest(value, 4, group)
+    if moments is None:
+        return blocks.round_to_grid(value, blocks.fit(value, group))
+    return gptq(value, moments, group)
+
+
+def quantize(reference: Reference, recipe: Recipe, out: Path, progress: Progress = no_progress) -> Quantized:
+    """Quantize every parameter of `reference` into the existing directory `out`.
+
+    Raises IntegrityError (NaN or inf), UnsupportedRecipe (group size), UnsupportedModel (architecture).
+    """
+    from .reference.eager import empty_model, load_config
+    from .reference.model import reference_model
+    from .reference.weights import open_reference
+
+    family = families.get(reference.model_type)
+    roles = parameter_roles(empty_model(load_config(reference.directory)), family)
+    with open_reference(reference) as stored:
+        tensors: Mapping[str, FloatArray] = stored
+        done: Mapping[str, WeightTensor] = {}
+        if recipe.smoothing or recipe.rounding == "gptq":
+            progress(0.0, "the original model reads the calibration text")
+            model = reference_model(reference)
+            sequences = calibration_ids(ShippedTokenizer(reference.tokenizer_dir))
+            scheme = Scheme(roles, recipe, family)
+            tensors = smoothed(model, stored, scheme, sequences)
+            if recipe.rounding == "gptq":
+                done = calibrated(model, tensors, scheme, sequences, progress)
+            del model
+        write_weights(out / WEIGHTS_FILE, quantize_all(tensors, roles, recipe, progress, done))
+    for name in COPIED:
+        shutil.copyfile(reference.directory / name, out / name)
+    shutil.copytree(reference.tokenizer_dir, out / "tokenizer")
+    return Quantized(name=reference.name, directory=out, recipe=recipe, model_type=reference.model_type)
+
+
+def calibrated(
+    model: PreTrainedModel,
+    tensors: Mapping[str, FloatArray],
+    scheme: Scheme,
+    sequences: list[list[int]],
+    progress: Progress,
+) -> dict[str, WeightTensor]:
+    """The linear layers and, where it has 4 bits, the head, rounded on calibration inputs. `model` is used up."""
+    import torch
+
+    from .reference.eager import set_parameter
+
+    roles, recipe, family = scheme.roles, scheme.recipe, scheme.family
+    for name in roles:
+        set_parameter(model, name, torch.from_numpy(np.ascontiguousarray(tensors[name])))
+    model.tie_weights()
+    done: dict[str, WeightTensor] = {}
+
+    def round_one(name: str, value: FloatArray, moments: FloatArray) -> FloatArray:
+        tensor = done[name] = quantize_tensor(name, value, roles[name], recipe, moments)
+        return tensor.astype(np.float32) if isinstance(tensor, np.ndarray) else tensor.dequantize()
+
+    layers = model.config.num_hidden_layers
+    quantize_layers(
+        model, family.layers, sequences, round_one, lambda count: progress(0.9 * count / layers, f"layer {count}")
+    )
+    head = family.head if family.head in roles else family.embedding
+    if bits_of(head, "embedding", recipe) == 4:
+        progress(0.9, "head")
+        moments = input_moments(model, family.head.removesuffix(".weight"), sequences)
+        done[head] = quantize_tensor(head, tensors[head], "embedding", recipe, moments)
+    return done
+
+
+def quantize_all(
+    tensors: Mapping[str, FloatArray],
+    roles: Mapping[str, Role],
+    recipe: Recipe,
+    progress: Progress,
+    done: Mapping[str, WeightTensor] | None = None,
+) -> dict[str, WeightTensor]:
+    """Quantize the parameters named in `roles` that are not `done`, reading one float tensor at a time."""
+    missing = missing_names(roles, tensors)
+    if missing:
+        raise IntegrityError(
+            f"the checkpoint lacks {len(missing)} tensors, the first is {missing[0]}.", "Fetch it again."
+        )
+    ready = done or {}
+    made: dict[str, WeightTensor] = {}
+    for count, (name, role) in enumerate(roles.items(), start=1):
+        made[name] = ready[name] if name in ready else quantize_tensor(name, tensors[name], role, recipe)
+        if not ready:
+            progress(count / len(roles), name)
+    return made
+
+
+def missing_names(roles: Iterable[str], tensors: Mapping[str, FloatArray]) -> list[str]:
+    """Parameters that the model has and the checkpoint lacks."""
+    return [name for name in roles if name not in tensors]

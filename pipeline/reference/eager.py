@@ -1,0 +1,154 @@
+"""Eager PyTorch models made of a config and a set of tensors, without a second copy of the weights.
+
+The original model and the quantized reference are the same modules with other numbers in them; targets start from
+the same function, so that what is exported and what is compared cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import families
+from ..contracts import Quantized
+from ..weights import QuantizedTensor, QuantizedWeights, open_weights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+def load_config(directory: Path) -> PretrainedConfig:
+    """The Hugging Face config in `directory`, read locally, no remote code."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(directory, local_files_only=True)
+
+
+def empty_model(config: PretrainedConfig, attention: str | None = None) -> PreTrainedModel:
+    """A causal language model whose parameters are on the meta device and whose buffers are real, in eval mode.
+
+    `attention` names an implementation registered with transformers' AttentionInterface; without one, transformers
+    takes its own best.
+    """
+    import torch
+    from accelerate import init_empty_weights
+    from transformers import AutoModelForCausalLM
+
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
+    plain_linears(model)
+    model.tie_weights()
+    return model.eval()
+
+
+def plain_linears(model: nn.Module) -> None:
+    """Replace GPT-2's Conv1D, a linear layer that keeps its matrix transposed, by the linear layer that it is."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    for path, module in list(model.named_modules()):
+        if isinstance(module, Conv1D):
+            inputs, outputs = module.weight.shape
+            model.set_submodule(path, nn.Linear(inputs, outputs, device="meta"))
+
+
+def set_parameter(model: nn.Module, name: str, value: torch.Tensor) -> None:
+    """Replace the parameter `name` by a constant one holding `value`."""
+    from torch import nn
+
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    setattr(module, leaf, nn.Parameter(value, requires_grad=False))
+
+
+def quantized_model(quantized: Quantized, attention: str | None = None) -> PreTrainedModel:
+    """The quantized reference: dequantized weights in float32 PyTorch."""
+    import torch
+    from torch import nn
+
+    model = empty_model(load_config(quantized.directory), attention)
+    weights: QuantizedWeights = open_weights(quantized.directory)
+    tied = families.get(quantized.model_type).head if model.config.tie_word_embeddings else ""
+    for name in weights:
+        set_parameter(model, name, torch.from_numpy(weights.dequantized(name)))
+    model.tie_weights()
+    for path, module in list(model.named_modules()):
+        name = families.get(quantized.model_type).embedding if f"{path}.weight" == tied else f"{path}.weight"
+        stored = weights[name] if isinstance(module, nn.Linear) else None
+        if isinstance(stored, QuantizedTensor) and stored.shifts is not None:
+            model.set_submodule(path, shifted_linear(stored, module.bias))
+    return model
+
+
+def shifted_linear(stored: QuantizedTensor, bias: nn.Parameter | None) -> nn.Linear:
+    """A linear layer of asymmetric blocks, computed as symmetric codes and a second layer over the blocks' sums.
+
+    That is how runtimes with symmetric kernels carry it; ``round_sums`` is what they do to the sums.
+    """
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    class Shifted(nn.Linear):
+        shifts: torch.Tensor
+        round_sums: Callable[[torch.Tensor], torch.Tensor] = staticmethod(lambda sums: sums)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:  # [..., I] -> [..., O]
+            sums = x.unflatten(-1, (self.shifts.shape[1], -1)).sum(-1)  # [..., G]
+            side = functional.linear(self.round_sums(sums), self.shifts)
+            return functional.linear(x, self.weight, self.bias) + side
+
+    assert stored.shifts is not None
+    outputs, inputs = stored.codes.shape
+    made = Shifted(inputs, outputs, bias=False, device="meta")
+    made.weight = nn.Parameter(torch.from_numpy(stored.symmetric_part()), requires_grad=False)
+    made.register_parameter("bias", bias)
+    made.register_buffer("shifts", torch.from_numpy(stored.shifts.dequantize()))
+    return made.eval()
+
+
+@contextmanager
+def dynamic_int8_activations(model: nn.Module) -> Iterator[None]:
+    """Within the block, every linear layer sees its input rounded to asymmetric int8 per token.
+
+    This is XNNPACK's ``qd8`` scheme, which both ExecuTorch and LiteRT run: 255 steps over the token's range,
+    the range widened to contain zero.
+    """
+    from torch import nn
+
+    def round_input(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (fake_int8_per_token(inputs[0]), *inputs[1:])
+
+    linears: list[Any] = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    shifted = [module for module in linears if hasattr(module, "shifts")]
+    handles = [module.register_forward_pre_hook(round_input) for module in linears]
+    for module in shifted:
+        module.round_sums = fake_int8_per_token  # the sums are the input of a second int8 layer
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module in shifted:
+            del module.round_sums
+
+
+def fake_int8_per_token(x: torch.Tensor) -> torch.Tensor:
+    """Asymmetric int8 rounding of the last axis' rows, and back: ``[..., I]`` to ``[..., I]`` float32.
+
+    Step by step as XNNPACK computes it (``xnn_f32_qd8_asymmetric_quantization_params``): it multiplies by steps per
+    unit where dividing by the step would round the last bit otherwise, and that bit decides where a value falls.
+    """
+    import torch
+
+    low = x.amin(dim=-1, keepdim=True).clamp(max=0.0)
+    high = x.amax(dim=-1, keepdim=True).clamp(min=0.0)
+    steps = torch.where(high == low, torch.ones_like(high), 255.0 / (high - low))
+    below, above = -128 - low * steps, 127 - high * steps
+    zero = torch.where((low * steps - 128) + (high * steps + 127) > 0, below, above).clamp(-128, 127).round()
+    codes = torch.clamp(torch.round(x * steps) + zero, -128, 127)
+    return (codes - zero) * (1.0 / steps)

@@ -1,0 +1,37 @@
+"""The original model in eager float32 PyTorch, filled tensor by tensor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..contracts import Reference
+from ..errors import IntegrityError
+from .eager import empty_model, load_config, set_parameter
+from .weights import open_reference
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def reference_model(reference: Reference, attention: str | None = None) -> PreTrainedModel:
+    """The model as its makers meant it: float32 weights, transformers' own code, on the CPU, in eval mode.
+
+    Raises IntegrityError when the checkpoint lacks a parameter or holds one of another shape.
+    """
+    import torch
+
+    model = empty_model(load_config(reference.directory), attention)
+    expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    with open_reference(reference) as tensors:
+        missing = [name for name in expected if name not in tensors]
+        if missing:
+            raise IntegrityError(
+                f"the checkpoint lacks {len(missing)} tensors, the first is {missing[0]}.", "Fetch it again."
+            )
+        for name, shape in expected.items():
+            value = tensors[name]
+            if value.shape != shape:
+                raise IntegrityError(f"{name} has shape {value.shape}, config.json says {shape}.", "Fetch it again.")
+            set_parameter(model, name, torch.from_numpy(value if value.flags.writeable else value.copy()))
+    model.tie_weights()
+    return model

@@ -1,0 +1,188 @@
+"""What targets must know of a decoder's modules, found out from the modules themselves.
+
+A norm, a scaled embedding or a rotary table is recognized by what it computes, not by its class's name: a family that
+is new to kobako is either reproduced or refused, never guessed at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UnsupportedModel, UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+FULL = "full_attention"
+KINDS = (FULL, "sliding_attention")
+STATIC_ROPES = ("default", "linear", "llama3", "yarn", "longrope")
+"""Rotary embeddings whose frequencies a table of positions can hold; longrope within its base context."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheSizes:
+    """Static sizes of a decoder's KV cache and attention."""
+
+    layers: int
+    query_heads: int
+    heads: int
+    dim: int
+
+
+def cache_sizes(config: Any) -> CacheSizes:
+    """The sizes that a config of transformers states or implies."""
+    heads = int(config.num_attention_heads)
+    return CacheSizes(
+        layers=int(config.num_hidden_layers),
+        query_heads=heads,
+        heads=int(getattr(config, "num_key_value_heads", None) or heads),
+        dim=int(getattr(config, "head_dim", None) or config.hidden_size // heads),
+    )
+
+
+def check_decoder(config: Any, context_tokens: int) -> None:
+    """Raise UnsupportedModel for what no static graph can hold, UsageError for a context beyond the model's."""
+    longest = getattr(config, "max_position_embeddings", None)
+    if longest and context_tokens > longest:
+        raise UsageError(
+            f"a context of {context_tokens} tokens is longer than the model's {longest}.",
+            f"Use --context {longest} or less.",
+        )
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedModel(
+            f"architecture {config.model_type}: encoder-decoder models are not exported yet.", "Try a decoder."
+        )
+    experts = next((n for n in ("num_local_experts", "num_experts", "n_routed_experts") if getattr(config, n, 0)), None)
+    if experts:
+        raise UnsupportedModel(
+            f"architecture {config.model_type} has {getattr(config, experts)} experts: mixtures of experts are not "
+            "exported.",
+            "Name a dense model.",
+        )
+    strange = sorted(set(getattr(config, "layer_types", None) or ()) - set(KINDS))
+    if strange:
+        raise UnsupportedModel(f"layers of type {', '.join(strange)} are not exported.", "Try another model.")
+    for parameters in rope_parameters(config):
+        check_rope(config, parameters, context_tokens)
+
+
+def check_rope(config: Any, parameters: Mapping[str, Any], context_tokens: int) -> None:
+    """Raise UnsupportedModel for a rope that a table of positions cannot hold."""
+    kind = str(parameters.get("rope_type", "default"))
+    if kind not in STATIC_ROPES:
+        raise UnsupportedModel(
+            f"rope type {kind!r} changes with the number of tokens seen; a table of positions cannot hold it.",
+            "Use a checkpoint with the base context.",
+        )
+    base = parameters.get("original_max_position_embeddings") or getattr(
+        config, "original_max_position_embeddings", None
+    )
+    if kind == "longrope" and (not base or context_tokens > base):
+        raise UnsupportedModel(
+            f"longrope changes its factors beyond {base} tokens; a context of {context_tokens} would need both sets.",
+            f"Use --context {base} or less.",
+        )
+
+
+def rope_parameters(config: Any) -> list[Mapping[str, Any]]:
+    """Rotary parameters: one set, or one for each kind of layer."""
+    found: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
+    nested: list[Mapping[str, Any]] = [value for value in found.values() if isinstance(value, dict)]
+    return nested or [found]
+
+
+@dataclass(frozen=True)
+class AttentionOptions:
+    """How one layer attends. `window`: slots that a token sees, its own included, or None for all."""
+
+    scaling: float
+    window: int | None
+    softcap: float | None
+
+
+def attention_options(module: nn.Module, options: Mapping[str, Any], depth: int, slots: int) -> AttentionOptions:
+    """What modeling code passes to attention by name; a window that the whole context fits into is none.
+
+    Raises UnsupportedModel for attention that takes more than queries, keys, values, a mask, a window and a soft cap.
+    """
+    for name in ("s_aux", "position_bias", "head_mask", "indices"):
+        if options.get(name) is not None:
+            raise UnsupportedModel(f"{type(module).__name__} passes {name!r} to attention.", "Try another model.")
+    window = options.get("sliding_window")
+    return AttentionOptions(
+        scaling=options.get("scaling") or depth**-0.5,
+        window=window if window and window < slots else None,
+        softcap=options.get("softcap"),
+    )
+
+
+def embedding_scale(module: nn.Module) -> float:
+    """What an embedding multiplies its rows with. Raises UnsupportedModel for one that does something else."""
+    from torch import nn
+
+    scale = getattr(module, "embed_scale", None)
+    if scale is None and type(module) is not nn.Embedding:
+        raise UnsupportedModel(f"the embedding {type(module).__name__} is not known.", "Try another model.")
+    return 1.0 if scale is None else float(scale)
+
+
+@dataclass(frozen=True)
+class NormFacts:
+    """``(x [− mean]) / sqrt(mean(x²) + epsilon) · weight [+ bias]``; `weight` is what is really multiplied with."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    epsilon: float
+    centred: bool
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module calls itself a norm of its last axis."""
+    return type(module).__name__.endswith(("RMSNorm", "LayerNorm"))
+
+
+def norm_facts(module: Any) -> NormFacts:
+    """What a norm computes, checked by running it. Raises UnsupportedModel for one that computes something else."""
+    import torch
+
+    epsilon = next((getattr(module, n) for n in ("variance_epsilon", "eps", "epsilon") if hasattr(module, n)), None)
+    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    if isinstance(epsilon, float) and isinstance(weight, torch.Tensor) and weight.dim() == 1:
+        x = torch.linspace(-2.0, 3.0, weight.numel()).mul(1.7)[None].cos() + 0.3
+        with torch.no_grad():
+            said = module(x)
+            for centred in (False, True):
+                for offset in (0.0, 1.0):
+                    facts = NormFacts(weight.float() + offset, bias, epsilon, centred)
+                    if torch.allclose(normalized(x, facts), said, rtol=1e-4, atol=1e-5):
+                        return facts
+    raise UnsupportedModel(f"the norm {type(module).__name__} computes something unknown.", "Try another model.")
+
+
+def normalized(x: torch.Tensor, facts: NormFacts) -> torch.Tensor:
+    """The formula of `NormFacts`."""
+    import torch
+
+    y = x - x.mean(-1, keepdim=True) if facts.centred else x
+    y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + facts.epsilon) * facts.weight
+    return y if facts.bias is None else y + facts.bias
+
+
+def rotary_tables(rotary: Any, context_tokens: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Cosines and sines ``[1, S, D']`` of every position, by kind of layer (one entry, ``""``, when all share them)."""
+    import torch
+
+    positions = torch.arange(context_tokens)[None]
+    kinds = getattr(rotary, "layer_types", None)
+    with torch.no_grad():
+        if kinds is None:
+            return {"": tuple(part.contiguous() for part in rotary(torch.zeros(1), positions))}
+        return {kind: tuple(part.contiguous() for part in rotary(torch.zeros(1), positions, kind)) for kind in kinds}
+
+
+def is_rotary(module: nn.Module) -> bool:
+    """Whether a module makes cosines and sines of positions."""
+    return type(module).__name__.endswith("RotaryEmbedding")

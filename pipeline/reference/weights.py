@@ -1,0 +1,169 @@
+"""The weights of a Reference, read one tensor at a time from where they lie: NumPy only, no torch.
+
+Whatever the file holds (float32, float16, bfloat16, GGUF's quantized blocks), what comes out is float32 under the
+Hugging Face name. Peak memory is about one tensor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import families
+from ..contracts import FloatArray, Reference, Source
+from ..errors import IntegrityError, UnsupportedModel
+from ..families import Family
+from . import gguf, gguf_config
+
+INDEX = "model.safetensors.index.json"
+FLOATS = ("F32", "F16", "BF16")
+
+
+@contextmanager
+def open_reference(reference: Reference) -> Iterator[Mapping[str, FloatArray]]:
+    """The model's parameters by their Hugging Face names; each access reads one. A tied head is not listed.
+
+    Raises IntegrityError for damaged files, UnsupportedModel for number formats that are not plain floats.
+    """
+    config = json.loads((reference.directory / "config.json").read_text())
+    family = families.get(reference.model_type)
+    with ExitStack() as stack:
+        if reference.source.format == "gguf":
+            yield stack.enter_context(open_gguf(gguf_path(reference.source), family, config))
+        else:
+            hidden = {family.head} if config.get("tie_word_embeddings", False) else set()
+            yield SafetensorsReader(reference.source, hidden, family)
+
+
+def gguf_path(source: Source) -> Path:
+    """The one GGUF file of a source. Raises IntegrityError."""
+    paths = [source.directory / file.path for file in source.files if file.path.endswith(".gguf")]
+    if len(paths) != 1:
+        raise IntegrityError(f"{source.name} has {len(paths)} GGUF files instead of one.", "Fetch it again.")
+    return paths[0]
+
+
+class SafetensorsReader(Mapping[str, FloatArray]):
+    """Tensors of one or several safetensors files, mapped."""
+
+    def __init__(self, source: Source, hidden: set[str], family: Family) -> None:
+        import ml_dtypes  # noqa: F401  # teaches NumPy bfloat16, which safetensors then uses
+
+        self._files: dict[str, tuple[Any, str]] = {}
+        self._transposed = tuple(f"{path}.weight" for path in family.transposed)
+        for path in safetensors_paths(source):
+            opened = open_safetensors(path)
+            for stored in opened.keys():  # noqa: SIM118
+                name = full_name(stored, family)
+                if name not in hidden:
+                    self._files[name] = (opened, stored)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, name: str) -> FloatArray:
+        file, stored = self._files[name]
+        values = self._stored(file, stored)
+        return np.ascontiguousarray(values.T) if name.endswith(self._transposed) and values.ndim == 2 else values
+
+    def _stored(self, file: Any, name: str) -> FloatArray:
+        kind = file.get_slice(name).get_dtype()
+        if kind not in FLOATS:
+            raise UnsupportedModel(
+                f"{name} is stored as {kind}: kobako starts from float weights, not from quantized ones.",
+                "Name the original model.",
+            )
+        return np.asarray(file.get_tensor(name)).astype(np.float32, copy=False)
+
+
+def full_name(stored: str, family: Family) -> str:
+    """A parameter's name in the causal language model: checkpoints of the bare model leave its first part out."""
+    if stored in family.stored_names:
+        return family.stored_names[stored]
+    base, head = (name.partition(".")[0] + "." for name in (family.embedding, family.head))
+    return stored if stored.startswith((base, head)) else base + stored
+
+
+def safetensors_paths(source: Source) -> list[Path]:
+    """The weight files of a source; with an index, exactly those it names. Raises IntegrityError for missing ones."""
+    present = {file.path for file in source.files if file.path.endswith(".safetensors")}
+    if any(file.path == INDEX for file in source.files):
+        try:
+            wanted = set(json.loads((source.directory / INDEX).read_text())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise IntegrityError(f"{INDEX} cannot be read: {error}.", "Fetch the model again.") from error
+        if missing := sorted(wanted - present):
+            raise IntegrityError(
+                f"{len(missing)} of {len(wanted)} files named by {INDEX} are missing, the first is {missing[0]}.",
+                "Fetch the model again.",
+            )
+        present = wanted
+    if not present:
+        raise IntegrityError(f"{source.name} has no weight files.", "Fetch the model again.")
+    return [source.directory / path for path in sorted(present)]
+
+
+def open_safetensors(path: Path) -> Any:
+    """A safetensors file, mapped, after its header was checked against its size. Raises IntegrityError naming it."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(path, framework="numpy")
+    except (SafetensorError, OSError) as error:
+        raise IntegrityError(
+            f"{path.name} ({path.stat().st_size if path.exists() else 0:,} bytes) is damaged: {error}.",
+            "Fetch the model again.",
+        ) from error
+
+
+@contextmanager
+def open_gguf(path: Path, family: Family, config: Mapping[str, Any]) -> Iterator[Mapping[str, FloatArray]]:
+    """The tensors of a GGUF file, dequantized on access, under Hugging Face names."""
+    header = gguf.read_header(path)
+    with gguf.mapped(path) as data:
+        yield GgufReader(header, data, family, config)
+
+
+class GgufReader(Mapping[str, FloatArray]):
+    """Tensors of a GGUF file by their Hugging Face names."""
+
+    def __init__(self, header: gguf.Gguf, data: Any, family: Family, config: Mapping[str, Any]) -> None:
+        self._header, self._data = header, data
+        self._names = gguf_config.parameter_names(header, family)
+        self._heads = permuted_heads(config) if family.gguf_rope_permuted else {}
+        self._norms_offset = family.gguf_norms_offset
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, name: str) -> FloatArray:
+        values = gguf.dequantized(self._data, self._header.tensors[self._names[name]])
+        if self._norms_offset and "norm" in self._names[name]:
+            return values - np.float32(self._norms_offset)
+        heads = self._heads.get(name.rsplit(".", 2)[-2])
+        return values if heads is None else half_rotated(values, heads)
+
+
+def permuted_heads(config: Mapping[str, Any]) -> dict[str, int]:
+    """How many heads each permuted projection has."""
+    return {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+
+
+def half_rotated(values: FloatArray, heads: int) -> FloatArray:
+    """Rows of a projection ``[H * D, I]`` (or bias ``[H * D]``) from llama.cpp's order to Hugging Face's.
+
+    llama.cpp rotates neighbours (0, 1), (2, 3), …; Hugging Face rotates halves (0, D/2), (1, D/2 + 1), ….
+    """
+    pairs = values.reshape(heads, -1, 2, *values.shape[1:])
+    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(values.shape)

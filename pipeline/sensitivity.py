@@ -1,0 +1,128 @@
+"""What each part of a model loses in 4 bits: measured, part by part, on text that nothing else sees.
+
+A part is the attention or the feed-forward of one layer, or the table of tokens. It is put at 4 bits while everything
+else stays as it was, and the model reads the text once. Losses of small changes nearly add up, so a few dozen readings
+tell what any mixture of 4 and 8 bits will lose (`allocate`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import families
+from .contracts import Curve, FloatArray, Part, Progress, Quantized, Reference
+from .metrics import kl_nats
+from .scheme import Role, Scheme, parameter_roles, smoothed
+from .smooth import calibration_ids
+from .tokens import ShippedTokenizer
+from .weights import QuantizedWeights, open_weights, round_to_nearest, stored_bytes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SENSITIVITY_TEXT = Path(__file__).parent / "texts" / "sensitivity.txt"
+MOST_TOKENS = 384
+TABLE = "table of tokens"
+
+
+def sensitivity(reference: Reference, narrow: Quantized, progress: Progress) -> Curve:
+    """The loss of each part at 4 bits; `narrow` is the model with everything at 4 bits."""
+    from .reference.eager import empty_model, load_config
+    from .reference.model import reference_model
+    from .reference.weights import open_reference
+
+    family = families.get(reference.model_type)
+    roles = parameter_roles(empty_model(load_config(reference.directory)), family)
+    tokenizer = ShippedTokenizer(reference.tokenizer_dir)
+    model = reference_model(reference)
+    ids = tokenizer.encode(SENSITIVITY_TEXT.read_text(encoding="utf-8"))[:MOST_TOKENS]
+    with open_reference(reference) as stored:
+        scheme = Scheme(roles, narrow.recipe, family)
+        wide = smoothed(model, stored, scheme, calibration_ids(tokenizer))
+        bench = _Bench(model, wide, ids, tied="" if family.head in roles else family.head)
+        return _measure(bench, open_weights(narrow.directory), parts_of(roles, family), progress)
+
+
+def parts_of(roles: Mapping[str, Role], family: families.Family) -> dict[str, tuple[str, ...]]:
+    """The quantized parameters, grouped: name of the part → names of its parameters."""
+    parts: dict[str, tuple[str, ...]] = {}
+    for name, role in roles.items():
+        if role == "plain":
+            continue
+        inside = name.removeprefix(f"{family.layers}.").split(".")
+        label = TABLE if role == "embedding" else f"layer {inside[0]} {inside[1]}"
+        parts[label] = (*parts.get(label, ()), name)
+    return parts
+
+
+class _Bench:
+    """A model whose parameters can be replaced, and what it said before."""
+
+    def __init__(self, model: PreTrainedModel, values: Mapping[str, FloatArray], ids: list[int], tied: str) -> None:
+        self.model, self.values, self.ids, self.tied = model, values, ids, tied
+        for name in dict(model.named_parameters()):
+            self.put(name, values[name])
+        self.said = self.logits()
+
+    def put(self, name: str, value: FloatArray) -> None:
+        """Replace one parameter."""
+        import torch
+
+        from .reference.eager import set_parameter
+
+        set_parameter(self.model, name, torch.from_numpy(np.ascontiguousarray(value)))
+        if self.tied:
+            self.model.tie_weights()
+
+    def logits(self) -> FloatArray:
+        """What the model says now, ``[T, V]``."""
+        import torch
+
+        with torch.inference_mode():
+            found: FloatArray = self.model(torch.tensor([self.ids]), use_cache=False).logits[0].float().numpy()
+            return found
+
+    def loss(self) -> float:
+        """Mean KL divergence in nats from what the model said before."""
+        return float(kl_nats(self.said, self.logits()).mean())
+
+
+def _measure(
+    bench: _Bench, narrow: QuantizedWeights, parts: Mapping[str, tuple[str, ...]], progress: Progress
+) -> Curve:
+    from .reference.eager import dynamic_int8_activations
+
+    with dynamic_int8_activations(bench.model):
+        activations = bench.loss()
+    measured = []
+    for count, (label, names) in enumerate(parts.items()):
+        progress(count / (len(parts) + 2), label)
+        for name in names:
+            bench.put(name, narrow.dequantized(name))
+        sizes = [_sizes(bench.values[name], narrow[name]) for name in names]
+        measured.append(
+            Part(
+                name=label, parameters=names, loss_nats=bench.loss(),
+                narrow_bytes=sum(small for small, _ in sizes), wide_bytes=sum(large for _, large in sizes),
+            )
+        )  # fmt: skip
+        for name in names:
+            bench.put(name, bench.values[name])
+    everything = [name for names in parts.values() for name in names]
+    for name in everything:
+        bench.put(name, narrow.dequantized(name))
+    narrow_loss = bench.loss()
+    for name in everything:
+        bench.put(name, round_to_nearest(bench.values[name], 8, None).dequantize())
+    return Curve(
+        parts=tuple(measured), narrow_loss_nats=narrow_loss, wide_loss_nats=bench.loss(), activations_nats=activations
+    )
+
+
+def _sizes(value: FloatArray, narrow: Any) -> tuple[int, int]:
+    """Stored bytes of a parameter at 4 and at 8 bits."""
+    return stored_bytes(narrow), value.size + 2 * value.shape[0]

@@ -1,0 +1,201 @@
+"""The quantized weights file: reading, writing and dequantizing it. NumPy only, no torch.
+
+``weights.safetensors`` holds, for each parameter NAME of the Hugging Face model:
+
+- quantized: ``NAME`` int8 ``[O, I]`` (codes; int4 codes lie in −8…7, int8 codes in −127…127) and
+  ``NAME.scales`` float32 ``[O, G]``, G = 1 for one scale per output channel. Value = code × scale;
+- asymmetric blocks have, besides, ``NAME.shifts`` int8 ``[O, G]`` and ``NAME.shift_scales`` float32 ``[O, 1]``:
+  value = code × scale + shift × shift scale;
+- plain: ``NAME`` float16 (recipe ``float16``'s matrices) or float32 (norms, biases).
+
+A tied head has no entry: its matrix is the embedding's. Every scale is exact in bfloat16 *and* float16, since
+XNNPACK keeps block scales in bfloat16 while LiteRT and Core ML keep them in float16. Shifts are int8 with one scale
+per row because that is what a linear layer over the sums of the blocks holds (docs/adr/0006): XNNPACK and LiteRT have
+symmetric kernels for 4-bit blocks only, and carry the shifts in such a second layer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .contracts import FloatArray, Int8Array
+
+WEIGHTS_FILE = "weights.safetensors"
+SCALES_SUFFIX = ".scales"
+SHIFTS_SUFFIX = ".shifts"
+SHIFT_SCALES_SUFFIX = ".shift_scales"
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """What is added to every value of a block: int8 codes ``[O, G]`` × float32 scales ``[O, 1]``."""
+
+    codes: Int8Array
+    scales: FloatArray
+
+    def dequantize(self) -> FloatArray:
+        """Float32 ``[O, G]``."""
+        return self.codes.astype(np.float32) * self.scales
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """Codes int8 ``[O, I]`` and scales float32 ``[O, G]``; value = code × its group's scale, + its group's shift."""
+
+    codes: Int8Array
+    scales: FloatArray
+    bits: int
+    shifts: Shifts | None = None
+
+    @property
+    def group_size(self) -> int:
+        """Inputs that share a scale (= I when there is one scale per output channel)."""
+        return int(self.codes.shape[1] // self.scales.shape[1])
+
+    @property
+    def offsets(self) -> npt.NDArray[np.float16] | None:
+        """Shifts in steps of their block, ``[O, G]`` float16: value = (code + offset) × scale; None when symmetric.
+
+        This is the form in which Core ML stores them, and the one in which the proof compares them.
+        """
+        return None if self.shifts is None else (self.shifts.dequantize() / self.scales).astype(np.float16)
+
+    def symmetric_part(self) -> FloatArray:
+        """Codes × scales, without the shifts: float32 ``[O, I]``."""
+        outputs, inputs = self.codes.shape
+        grouped = self.codes.reshape(outputs, self.scales.shape[1], -1).astype(np.float32)
+        return (grouped * self.scales[:, :, None]).reshape(outputs, inputs)
+
+    def dequantize(self) -> FloatArray:
+        """Float32 ``[O, I]``."""
+        if self.shifts is None:
+            return self.symmetric_part()
+        return self.symmetric_part() + np.repeat(self.shifts.dequantize(), self.group_size, axis=1)
+
+
+PlainTensor = npt.NDArray[Any]
+WeightTensor = QuantizedTensor | PlainTensor
+
+
+class QuantizedWeights(Mapping[str, WeightTensor]):
+    """The tensors of a ``weights.safetensors``, read one at a time from a memory map."""
+
+    def __init__(self, path: Path) -> None:
+        from safetensors import safe_open
+
+        self._file = safe_open(path, framework="numpy")
+        self._metadata: dict[str, str] = self._file.metadata() or {}
+        keys = self._file.keys()
+        self._scaled = {key.removesuffix(SCALES_SUFFIX) for key in keys if key.endswith(SCALES_SUFFIX)}
+        self._shifted = {key.removesuffix(SHIFTS_SUFFIX) for key in keys if key.endswith(SHIFTS_SUFFIX)}
+        suffixes = (SCALES_SUFFIX, SHIFTS_SUFFIX, SHIFT_SCALES_SUFFIX)
+        self._names = [key for key in keys if not key.endswith(suffixes)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, name: str) -> WeightTensor:
+        if name not in self._names:
+            raise KeyError(name)
+        values = self._file.get_tensor(name)
+        if name not in self._scaled:
+            return values
+        scales = self._file.get_tensor(name + SCALES_SUFFIX)
+        return QuantizedTensor(values, scales, int(self._metadata[name + ".bits"]), self._shifts(name))
+
+    def _shifts(self, name: str) -> Shifts | None:
+        if name not in self._shifted:
+            return None
+        return Shifts(self._file.get_tensor(name + SHIFTS_SUFFIX), self._file.get_tensor(name + SHIFT_SCALES_SUFFIX))
+
+    def dequantized(self, name: str) -> FloatArray:
+        """Float32 values of one parameter, whatever it is stored as."""
+        tensor = self[name]
+        return tensor.dequantize() if isinstance(tensor, QuantizedTensor) else tensor.astype(np.float32)
+
+
+def open_weights(quantized_dir: Path) -> QuantizedWeights:
+    """Open the weights of a Quantized's directory."""
+    return QuantizedWeights(quantized_dir / WEIGHTS_FILE)
+
+
+def write_weights(path: Path, tensors: Mapping[str, WeightTensor]) -> None:
+    """Write tensors to one safetensors file, in the layout described at the top."""
+    from safetensors.numpy import save_file
+
+    flat: dict[str, npt.NDArray[Any]] = {}
+    metadata = {"format": "kobako-quantized-1"}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, QuantizedTensor):
+            flat[name] = np.ascontiguousarray(tensor.codes)
+            flat[name + SCALES_SUFFIX] = np.ascontiguousarray(tensor.scales)
+            metadata[name + ".bits"] = str(tensor.bits)
+            if tensor.shifts is not None:
+                flat[name + SHIFTS_SUFFIX] = np.ascontiguousarray(tensor.shifts.codes)
+                flat[name + SHIFT_SCALES_SUFFIX] = np.ascontiguousarray(tensor.shifts.scales)
+        else:
+            flat[name] = np.ascontiguousarray(tensor)
+    save_file(flat, path, metadata=metadata)
+
+
+def representable_scales(scales: FloatArray) -> FloatArray:
+    """Round scales to the nearest values that bfloat16 and float16 both hold exactly; never zero.
+
+    bfloat16 has 8 significant bits; below 2**-17 float16's subnormals have fewer, so the second rounding bites.
+    Raises OverflowError when a scale is not finite or beyond float16's range.
+    """
+    if not np.isfinite(scales).all() or (scales > 65280).any():
+        raise OverflowError(f"scale {scales.max()} cannot be held in float16")
+    bits = scales.astype(np.float32).view(np.uint32)
+    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+    return np.maximum(rounded.astype(np.float16).astype(np.float32), np.float32(2.0**-24))
+
+
+def round_to_nearest(weight: FloatArray, bits: int, group_size: int | None) -> QuantizedTensor:
+    """Symmetric round-to-nearest of a matrix ``[O, I]``: scale = max|w| / (2**(bits-1) - 1) per group."""
+    outputs, inputs = weight.shape
+    limit = 2 ** (bits - 1) - 1
+    grouped = weight.reshape(outputs, -1, group_size or inputs).astype(np.float32)
+    scales = representable_scales(np.abs(grouped).max(axis=2) / np.float32(limit))
+    codes = np.clip(np.rint(grouped / scales[:, :, None]), -limit, limit).astype(np.int8)
+    return QuantizedTensor(codes.reshape(outputs, inputs), scales, bits)
+
+
+def weight_digest(codes: PlainTensor, scales: FloatArray | None, offsets: npt.NDArray[np.float16] | None = None) -> str:
+    """SHA-256 of one stored weight: its codes in row-major order, then its scales, then its offsets."""
+    digest = hashlib.sha256(np.ascontiguousarray(codes).tobytes())
+    if scales is not None:
+        digest.update(np.ascontiguousarray(scales, dtype=np.float32).tobytes())
+    if offsets is not None:
+        digest.update(np.ascontiguousarray(offsets + np.float16(0.0)).tobytes())  # no negative zeros
+    return digest.hexdigest()
+
+
+def stored_bytes(tensor: WeightTensor) -> int:
+    """Bytes a tensor takes in an artifact: packed codes, 16-bit scales, and a byte for each shift."""
+    if isinstance(tensor, QuantizedTensor):
+        shifts = 0 if tensor.shifts is None else tensor.shifts.codes.size + 4 * tensor.shifts.scales.size
+        return tensor.codes.size * tensor.bits // 8 + 2 * tensor.scales.size + shifts
+    return tensor.nbytes
+
+
+def stored_bytes_by_part(quantized_dir: Path) -> dict[str, int]:
+    """Stored bytes summed by part of the model: each projection's name, the embedding, everything else."""
+    weights = open_weights(quantized_dir)
+    sums: dict[str, int] = {}
+    for name in weights:
+        tensor = weights[name]
+        matrix = isinstance(tensor, QuantizedTensor) or tensor.ndim == 2
+        part = name.split(".")[-2] if matrix else "norms and biases"
+        sums[part] = sums.get(part, 0) + stored_bytes(tensor)
+    return sums

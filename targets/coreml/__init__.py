@@ -1,0 +1,60 @@
+"""The Core ML target: one ``model.mlpackage`` with ``prefill`` and ``decode`` over shared weights and KV states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kobako.pipeline.contracts import Activations, Exported, ExportOptions, Progress, Quantized, Recipe
+from kobako.pipeline.protocols import Engine, Runtime, StoredWeight
+
+PACKAGE = "model.mlpackage"
+
+
+class CoreML:
+    """Fulfils `protocols.Target`; everything heavy is imported by the methods."""
+
+    name = "coreml"
+    title = "Core ML"
+    vendor_modules: tuple[str, ...] = ("coremltools",)
+    recipes: tuple[str, ...] = ("float16", "int8", "int4", "int4-small", "int4-nearest")
+    suffixes: tuple[str, ...] = (".mlpackage",)
+    relative_cost = 3.0
+
+    def activations(self, recipe: Recipe) -> Activations:
+        """Core ML computes in float16 whatever the weights are stored as."""
+        return "float16"
+
+    def export(self, quantized: Quantized, options: ExportOptions, out: Path, progress: Progress) -> Exported:
+        """See `export.export`."""
+        from .export import export
+
+        return export(quantized, options, out, progress)
+
+    def runtime(self, exported: Exported) -> Runtime:
+        """Core ML itself on macOS; elsewhere kobako's interpreter, emulating float16. Raises BadArtifact."""
+        from .runtime import open_runtime
+
+        return open_runtime(exported.directory / PACKAGE)
+
+    def engine(self, exported: Exported) -> Engine:
+        """The runtime and the shipped tokenizer in a greedy loop. Raises BadArtifact."""
+        from .runtime import open_engine
+
+        return open_engine(exported.directory, PACKAGE)
+
+    def stored_weights(self, exported: Exported) -> Iterator[StoredWeight]:
+        """Every matrix, read back out of the package's weight file. Raises BadArtifact."""
+        from .readback import stored_weights
+
+        return stored_weights(exported.directory / PACKAGE)
+
+    def inspect(self, path: Path) -> Mapping[str, Any]:
+        """What is inside an ``.mlpackage``. Raises BadArtifact."""
+        from .inspection import inspect
+
+        return inspect(path)
+
+
+TARGET = CoreML()

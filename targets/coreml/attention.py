@@ -1,0 +1,109 @@
+"""Attention as Core ML's fused operation, and the masks it is given.
+
+Shape legend: `kobako.pipeline.contracts`; here T is the fixed chunk length of one function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from kobako.pipeline.reference.structure import attention_options
+from torch import nn
+from torch.nn import functional
+from transformers import AttentionInterface
+
+ATTENTION = "kobako_coreml"
+MASKED = -10000.0  # exp() of it is 0 in float16 too; a true infinity would hide real overflows from the proof
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What the graph's static shapes are made of."""
+
+    layers: int
+    query_heads: int
+    heads: int
+    slots: int
+    dim: int
+    vocabulary: int
+
+    @property
+    def groups(self) -> int:
+        """Query heads that share one key/value head."""
+        return self.query_heads // self.heads
+
+
+class Masks:
+    """The masks of one call, additive ``[1, 1, groups · T, S]``: each made once, however many layers use it.
+
+    The query groups of a head are folded into the rows.
+    """
+
+    def __init__(self, sizes: Sizes, positions: torch.Tensor) -> None:
+        self.sizes, self.positions = sizes, positions
+        self.made: dict[int, torch.Tensor] = {}
+
+    @staticmethod
+    def none() -> Masks:
+        """For a model that is only built, not run. Raises RuntimeError."""
+        raise RuntimeError("no call is being traced")
+
+    def within(self, window: int | None) -> torch.Tensor:
+        """Each token sees its own slot and those before it, at most `window` of them."""
+        width = window or self.sizes.slots
+        if width not in self.made:
+            slots, own = torch.arange(self.sizes.slots, dtype=torch.int32)[None], self.positions[:, None]
+            mask = torch.where(slots <= own, torch.zeros(1), torch.full((1,), MASKED))
+            if window:
+                mask = torch.where(slots > own - window, mask, torch.full((1,), MASKED))
+            chunk = self.positions.shape[0]
+            self.made[width] = mask.repeat(self.sizes.groups, 1)[None, None] if chunk > 1 else mask[None, None]
+        return self.made[width]
+
+
+def folded_attention(masks: Callable[[], Masks]) -> Any:
+    """An attention function that folds query groups into rows, so that K and V are never repeated.
+
+    `masks` gives the masks of the call that is being traced.
+    """
+
+    def attention(
+        module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _mask: object, **named: Any
+    ) -> tuple[torch.Tensor, None]:
+        sizes, chunk = masks().sizes, query.shape[2]
+        options = attention_options(module, named, sizes.dim, sizes.slots)
+        mask = masks().within(options.window)
+        # The fused Core ML op has no scale input: what differs from 1/sqrt(D) is multiplied into the query.
+        factor = options.scaling * sizes.dim**0.5
+        if abs(factor - 1.0) > 1e-6:
+            query = query * factor
+        query = query.reshape(1, sizes.heads, sizes.groups * chunk, sizes.dim)
+        if options.softcap is None:
+            output = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        else:
+            output = capped(query, key, value, mask, options.softcap)
+        return output.reshape(1, sizes.query_heads, chunk, sizes.dim).transpose(1, 2), None
+
+    return attention
+
+
+def capped(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, softcap: float
+) -> torch.Tensor:
+    """Attention whose scores s become ``softcap · tanh(s / softcap)``; no score exceeds the cap, in float16 either."""
+    scores = torch.matmul(query * (query.shape[-1] ** -0.5 / softcap), key.transpose(-1, -2))
+    return torch.matmul(torch.softmax(torch.tanh(scores) * softcap + mask, dim=-1), value)
+
+
+@contextmanager
+def registered_attention(masks: Callable[[], Masks]) -> Iterator[None]:
+    """Within the block transformers' models built with ATTENTION use our attention function."""
+    AttentionInterface.register(ATTENTION, folded_attention(masks))
+    try:
+        yield
+    finally:
+        AttentionInterface._global_mapping.pop(ATTENTION, None)

@@ -1,0 +1,80 @@
+"""Quantized → ``model.mlpackage``: two functions, ``prefill`` and ``decode``, that share every weight and state."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from kobako.pipeline.contracts import Exported, ExportOptions, Progress, Quantized
+from kobako.pipeline.errors import UsageError
+from kobako.pipeline.tokens import stop_ids
+from kobako.pipeline.weights import open_weights
+
+from . import PACKAGE
+from .assemble import WeightFile, function_proto, matrices, model_proto, write_package
+from .lower import Lowered, lower, value_name
+from .selfdescription import SelfDescription
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Progress) -> Exported:
+    """Write ``model.mlpackage`` and the tokenizer into the existing, empty directory `out`.
+
+    Raises UnsupportedModel for an architecture the trace cannot hold, UsageError for impossible lengths.
+    """
+    check_lengths(options)
+    progress(0.0, "importing")
+    from .graph import stateful_model
+
+    model, shapes = stateful_model(quantized, options.context_tokens)
+    lowered: dict[str, Lowered] = {}
+    for count, (name, chunk) in enumerate((("decode", 1), ("prefill", options.prefill_tokens))):
+        progress(0.1 + 0.4 * count, f"converting {name}")
+        lowered[name] = lower(model, shapes, chunk)
+    progress(0.9, "writing weights")
+    description = describe(quantized, options, list(shapes), model.sizes.layers, model.sizes.vocabulary)
+    write(quantized, lowered, list(shapes), description.metadata(), out)
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(quantized.tokenizer_dir / name, out / name)
+    progress(1.0, "done")
+    files = tuple(sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()))
+    return Exported(
+        target="coreml", directory=out, files=files, activations="float16", context_tokens=options.context_tokens,
+        details={"functions": sorted(lowered), "prefill_tokens": options.prefill_tokens, "minimum_ios": 18},
+    )  # fmt: skip
+
+
+def write(
+    quantized: Quantized, lowered: Mapping[str, Lowered], names: list[str], metadata: Mapping[str, str], out: Path
+) -> None:
+    """Assemble the functions and write the package."""
+    weight_file = out / "weight.bin"
+    file = WeightFile(weight_file)
+    constants = matrices(open_weights(quantized.directory), names, file)
+    functions = {name: function_proto(one, constants, file) for name, one in lowered.items()}
+    del file  # the writer completes the file when it goes
+    model = model_proto(functions, lowered, constants, metadata, default="decode")
+    write_package(out / PACKAGE, model, weight_file)
+
+
+def check_lengths(options: ExportOptions) -> None:
+    """Raise UsageError when the context or the chunk cannot be."""
+    if not 1 < options.prefill_tokens <= options.context_tokens:
+        raise UsageError(
+            f"prefill chunks of {options.prefill_tokens} tokens do not fit a context of {options.context_tokens}.",
+            "Choose a chunk of 2 tokens up to the context length.",
+        )
+
+
+def describe(
+    quantized: Quantized, options: ExportOptions, names: list[str], layers: int, vocabulary: int
+) -> SelfDescription:
+    """What the package says about itself."""
+    return SelfDescription(
+        name=quantized.name, model_type=quantized.model_type, recipe=quantized.recipe.name,
+        context_tokens=options.context_tokens, prefill_tokens=options.prefill_tokens, layers=layers,
+        vocabulary=vocabulary, stop_ids=stop_ids(quantized.directory),
+        weights={value_name(name): name for name in names},
+    )  # fmt: skip

@@ -1,0 +1,164 @@
+"""PyTorch module → one Core ML function, through torch.jit.trace and coremltools.
+
+The matrices stay function *inputs* here (`assemble` turns them into constants afterwards), so the converter sees
+a graph without weights; and of its ninety passes only those run that change such a graph. Both together make the
+conversion of a 30-layer model a matter of seconds.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .attention import registered_attention
+from .graph import StatefulModel
+
+PASSES = (
+    "lower_complex_dialect_ops",
+    "update_output_dtypes",
+    "cast_optimization",
+    "noop_elimination",
+    "const_elimination",
+    "sanitize_input_output_names",
+    "const_deduplication",
+    "fuse_gelu_tanh_approximation",
+    "fuse_gelu_exact",
+    "fuse_layernorm_or_instancenorm",
+    "merge_consecutive_reshapes",
+    "merge_consecutive_transposes",
+    "fuse_transpose_matmul",
+    "remove_redundant_ops",
+    "dedup_op_and_var_names",
+    "add_fp16_cast",
+    "update_output_dtypes",
+    "const_elimination",
+    "dead_code_elimination",
+    "cast_optimization",
+    "dead_code_elimination",
+    "const_elimination",
+    "canonicalize_inplace_pattern",
+    "prefer_state_in_downstream",
+    "const_deduplication",
+    "remove_redundant_ops",
+    "topological_reorder",
+    "dead_code_elimination",
+    "dedup_op_and_var_names",
+)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """One converted function: its MIL proto, its description, and the file of its small constants.
+
+    `model` is the converted MLModel; it owns the directory that `weights_file` lies in.
+    """
+
+    function: Any
+    description: Any
+    weights_file: Path
+    model: Any
+
+
+def value_name(parameter: str) -> str:
+    """The MIL identifier of a Hugging Face parameter: ``model.norm.weight`` → ``model_norm_weight``."""
+    return parameter.replace(".", "_")
+
+
+def lower(model: StatefulModel, shapes: Mapping[str, tuple[int, ...]], chunk: int) -> Lowered:
+    """Trace and convert `model` for chunks of `chunk` tokens."""
+    import coremltools as ct
+
+    traced = trace(model, shapes, chunk)
+    pipeline = ct.PassPipeline([f"common::{name}" for name in PASSES], "kobako")
+    with lean_conversion() as validate:
+        converted = ct.convert(
+            traced, inputs=input_types(shapes, chunk), states=state_types(model), pass_pipeline=pipeline,
+            outputs=[ct.TensorType("logits", dtype=numpy_half())], minimum_deployment_target=ct.target.iOS18,
+            compute_precision=ct.precision.FLOAT16, compute_units=ct.ComputeUnit.CPU_ONLY, skip_model_load=True,
+        )  # fmt: skip
+        validate(converted._mil_program)
+    spec = converted.get_spec()
+    return Lowered(
+        spec.mlProgram.functions["main"], spec.description, Path(converted.weights_dir) / "weight.bin", converted
+    )
+
+
+def trace(model: StatefulModel, shapes: Mapping[str, tuple[int, ...]], chunk: int) -> Any:
+    """A TorchScript trace of `model`; the matrices are zeros that take no memory."""
+    import torch
+
+    model.chunk = chunk
+    numbers = [torch.zeros(1, chunk, dtype=torch.int32)]
+    numbers += [torch.zeros(1, dtype=torch.int32) for _ in number_names(chunk)]
+    matrices = [torch.zeros(()).expand(shape) for shape in shapes.values()]
+    with torch.no_grad(), warnings.catch_warnings(), registered_attention(lambda: model.masks):
+        warnings.simplefilter("ignore")
+        return torch.jit.trace(model, (*numbers, *matrices), check_trace=False)
+
+
+def number_names(chunk: int) -> tuple[str, ...]:
+    """The inputs of one number each: a single token needs no `last_index`."""
+    return ("position", "last_index") if chunk > 1 else ("position",)
+
+
+def input_types(shapes: Mapping[str, tuple[int, ...]], chunk: int) -> list[Any]:
+    """Descriptions of all traced arguments, matrices included."""
+    import coremltools as ct
+    import numpy as np
+
+    tokens = ct.TensorType("input_ids", shape=(1, chunk), dtype=np.int32)
+    numbers = [ct.TensorType(name, shape=(1,), dtype=np.int32) for name in number_names(chunk)]
+    matrices = [ct.TensorType(value_name(name), shape=shape, dtype=np.float16) for name, shape in shapes.items()]
+    return [tokens, *numbers, *matrices]
+
+
+def state_types(model: StatefulModel) -> list[Any]:
+    """One K and one V state per layer, ``[1, H, S, D]`` float16."""
+    import coremltools as ct
+
+    sizes = model.sizes
+    shape = (1, sizes.heads, sizes.slots, sizes.dim)
+    return [
+        ct.StateType(wrapped_type=ct.TensorType(shape=shape, dtype=numpy_half()), name=f"{kind}_cache_{layer}")
+        for layer in range(sizes.layers)
+        for kind in "kv"
+    ]
+
+
+def numpy_half() -> Any:
+    """numpy.float16, imported late."""
+    import numpy as np
+
+    return np.float16
+
+
+@contextmanager
+def lean_conversion() -> Iterator[Any]:
+    """Within the block, coremltools is silent and checks the program once (the yielded function), not after each pass.
+
+    The check after every pass is half of the conversion's time. The garbage collector, which finds nothing in
+    graphs that stay alive, is off too.
+    """
+    from coremltools.converters.mil.mil.program import Program
+
+    logger, validate = logging.getLogger("coremltools"), Program.validate
+    level = logger.level
+    gc.collect()
+    gc.disable()
+    logger.setLevel(logging.ERROR)
+    Program.validate = lambda *_args, **_options: None
+    try:
+        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield validate
+    finally:
+        Program.validate = validate
+        logger.setLevel(level)
+        gc.enable()

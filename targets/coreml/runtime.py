@@ -1,0 +1,168 @@
+"""A package loaded and run: by kobako's interpreter here, by Core ML itself on macOS.
+
+Both are driven alike: functions by name, one set of states, positions counted here.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from kobako.pipeline.contracts import FloatArray
+from kobako.pipeline.errors import BadArtifact, UsageError
+from kobako.pipeline.generate import TokenEngine
+
+from .inspection import read_checked
+from .mil.program import Program
+from .selfdescription import SelfDescription, read_description
+
+Array = npt.NDArray[Any]
+
+
+class Session(Protocol):
+    """A loaded package at the level of its functions."""
+
+    def reset(self) -> None:
+        """Zero all states."""
+
+    def run(self, function: str, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Outputs of one function. Raises BadArtifact."""
+        ...
+
+    def state(self, name: str) -> Array:
+        """A copy of one state."""
+        ...
+
+
+class CoreMLSession:
+    """Core ML through coremltools; macOS only. One MLModel per function, one MLState for all."""
+
+    def __init__(self, package: Path, functions: Sequence[str]) -> None:
+        import coremltools as ct
+
+        self._models = {
+            name: ct.models.MLModel(str(package), function_name=name, compute_units=ct.ComputeUnit.CPU_AND_NE)
+            for name in functions
+        }
+        self._first = functions[0]
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin with a new state, which Core ML fills with zeros."""
+        self._state = self._models[self._first].make_state()
+
+    def run(self, function: str, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Predict with the shared state. Raises BadArtifact when Core ML refuses or gives infinities."""
+        try:
+            outputs: dict[str, Array] = self._models[function].predict(dict(inputs), state=self._state)
+        except RuntimeError as error:
+            raise BadArtifact(f"Core ML cannot run {function}: {error}.", "Export the model again.") from error
+        for name, value in outputs.items():
+            if not np.isfinite(value).all():
+                raise BadArtifact(
+                    f"{name} of {function} is infinite or NaN.", "On Linux, validate names the operation."
+                )
+        return outputs
+
+    def state(self, name: str) -> Array:
+        """A copy of one state."""
+        return np.array(self._state.read_state(name))
+
+
+class CoreMLRuntime:
+    """Fulfils `protocols.Runtime` and `contracts.LayerProbe` over a Session."""
+
+    def __init__(self, session: Session, description: SelfDescription) -> None:
+        self._session, self.description = session, description
+        self._fed: list[int] = []
+
+    def reset(self) -> None:
+        """Forget everything fed so far."""
+        self._session.reset()
+        self._fed = []
+
+    def feed(self, ids: Sequence[int]) -> FloatArray:
+        """Append tokens; logits ``[V]`` float32 that follow the last. Raises UsageError beyond the context."""
+        limit, known = self.description.context_tokens, self.description.vocabulary
+        if not ids or min(ids) < 0 or max(ids) >= known:
+            raise UsageError(f"token ids must be at least one, each from 0 to {known - 1}.")
+        if len(self._fed) + len(ids) > limit:
+            raise UsageError(
+                f"{len(self._fed)} + {len(ids)} tokens exceed the context of {limit}.",
+                "Shorten the prompt, or export with a larger --context.",
+            )
+        chunk = self.description.prefill_tokens
+        logits = np.empty(0, np.float32)
+        for begin in range(0, len(ids), chunk):
+            logits = self._append(ids[begin : begin + chunk])
+        return logits
+
+    def key_cache(self, layer: int) -> FloatArray:
+        """Keys of `layer` for the tokens fed so far: ``[T, H, D]``. Raises UsageError for a layer that is not."""
+        if not 0 <= layer < self.description.layers:
+            raise UsageError(f"there is no layer {layer}: the model has {self.description.layers}.")
+        keys = self._session.state(f"k_cache_{layer}")[0].astype(np.float32)
+        return np.ascontiguousarray(keys.transpose(1, 0, 2)[: len(self._fed)])
+
+    def close(self) -> None:
+        """Give everything back."""
+        del self._session
+
+    def _append(self, ids: Sequence[int]) -> FloatArray:
+        position = len(self._fed)
+        if len(ids) == 1:
+            inputs = {"input_ids": np.array([ids], np.int32), "position": np.array([position], np.int32)}
+            return self._logits("decode", inputs, ids)
+        chunk = self.description.prefill_tokens
+        # A chunk must lie inside the cache as a whole; near its end, tokens already fed are fed again.
+        start = min(position, self.description.context_tokens - chunk)
+        tokens = [*self._fed[start:], *ids]
+        padded = np.zeros((1, chunk), np.int32)
+        padded[0, : len(tokens)] = tokens
+        inputs = {
+            "input_ids": padded, "position": np.array([start], np.int32),
+            "last_index": np.array([len(tokens) - 1], np.int32),
+        }  # fmt: skip
+        return self._logits("prefill", inputs, ids)
+
+    def _logits(self, function: str, inputs: Mapping[str, Array], ids: Sequence[int]) -> FloatArray:
+        logits = self._session.run(function, inputs)["logits"]
+        self._fed += [int(one) for one in ids]
+        return np.ascontiguousarray(logits, dtype=np.float32).reshape(-1)
+
+
+def open_runtime(package: Path, precision: Literal["float16", "float32"] = "float16") -> CoreMLRuntime:
+    """Load a package. `precision` is for the interpreter only. Raises BadArtifact."""
+    program = read_checked(package)
+    description = read_description(program.metadata)
+    check_interface(program, description)
+    if sys.platform == "darwin":
+        return CoreMLRuntime(CoreMLSession(package, ("decode", "prefill")), description)
+    from .mil.interpreter import Interpreter
+
+    return CoreMLRuntime(Interpreter(program, precision), description)
+
+
+def open_engine(directory: Path, package: str) -> TokenEngine:
+    """The greedy text engine over a package and the tokenizer beside it. Raises BadArtifact."""
+    runtime = open_runtime(directory / package)
+    name = f"Core ML, macOS {platform.mac_ver()[0]}" if sys.platform == "darwin" else "kobako's MIL interpreter"
+    return TokenEngine(runtime, directory, runtime.description.stop_ids, name)
+
+
+def check_interface(program: Program, description: SelfDescription) -> None:
+    """Raise BadArtifact when the functions are not what the description promises."""
+    wanted = {"decode": (1, 1), "prefill": (1, description.prefill_tokens)}
+    for name, shape in wanted.items():
+        function = program.functions.get(name)
+        tokens = function.inputs.get("input_ids") if function else None
+        if function is None or tokens is None or tokens.shape != shape or "logits" not in function.outputs:
+            raise BadArtifact(f"{program.path.name} has no function {name} for tokens {shape}.", "Export again.")
+        states = [f"{kind}_cache_{layer}" for layer in range(description.layers) for kind in "kv"]
+        if missing := [state for state in states if state not in function.states]:
+            raise BadArtifact(f"function {name} lacks the state {missing[0]}.", "Export the model again.")

@@ -1,0 +1,61 @@
+"""What a package says about itself, in the model's user-defined metadata under ``kobako.``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kobako.pipeline.errors import BadArtifact
+
+PREFIX = "kobako."
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfDescription:
+    """The facts an app or a runtime needs.
+
+    Attributes:
+        context_tokens: slots of the KV states.
+        prefill_tokens: the chunk length of the function ``prefill``.
+        layers: the states are ``k_cache_0`` … ``v_cache_{layers - 1}``.
+        vocabulary: how many logits.
+        stop_ids: token ids that end an answer.
+        weights: Hugging Face parameter name by MIL value name.
+    """
+
+    name: str
+    model_type: str
+    recipe: str
+    context_tokens: int
+    prefill_tokens: int
+    layers: int
+    vocabulary: int
+    stop_ids: tuple[int, ...]
+    weights: Mapping[str, str]
+
+    def metadata(self) -> dict[str, str]:
+        """As strings for the model file."""
+        facts = {**vars(self), "format": FORMAT, "stop_ids": list(self.stop_ids), "weights": dict(self.weights)}
+        return {PREFIX + key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+
+
+def read_description(metadata: Mapping[str, str]) -> SelfDescription:
+    """The description in a model's metadata. Raises BadArtifact when it is not there or of another format."""
+    if metadata.get(PREFIX + "format") != str(FORMAT):
+        found = metadata.get(PREFIX + "format", "none")
+        raise BadArtifact(f"the package's kobako format is {found}, not {FORMAT}.", "Export the model again.")
+    try:
+        stops: list[Any] = json.loads(metadata[PREFIX + "stop_ids"])
+        weights: dict[str, str] = json.loads(metadata[PREFIX + "weights"])
+        return SelfDescription(
+            name=metadata[PREFIX + "name"], model_type=metadata[PREFIX + "model_type"],
+            recipe=metadata[PREFIX + "recipe"], context_tokens=int(metadata[PREFIX + "context_tokens"]),
+            prefill_tokens=int(metadata[PREFIX + "prefill_tokens"]), layers=int(metadata[PREFIX + "layers"]),
+            vocabulary=int(metadata[PREFIX + "vocabulary"]), stop_ids=tuple(int(one) for one in stops),
+            weights=dict(weights),
+        )  # fmt: skip
+    except (KeyError, ValueError, TypeError) as error:
+        raise BadArtifact(f"the package's kobako metadata is damaged: {error!r}.", "Export the model again.") from error

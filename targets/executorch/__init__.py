@@ -1,0 +1,60 @@
+"""The ExecuTorch target: ``model.pte`` for XNNPACK on Android and iOS phones, and on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kobako.pipeline.contracts import Activations, Exported, ExportOptions, Progress, Quantized, Recipe
+from kobako.pipeline.protocols import Engine, Runtime, StoredWeight
+
+
+class ExecuTorch:
+    """Fulfils `protocols.Target`; everything heavy is imported by the methods."""
+
+    name = "executorch"
+    title = "ExecuTorch"
+    vendor_modules: tuple[str, ...] = ("executorch", "torchao")
+    recipes: tuple[str, ...] = ("float16", "int8", "int4", "int4-small", "int4-nearest")
+    suffixes: tuple[str, ...] = (".pte",)
+    relative_cost = 2.0
+
+    def activations(self, recipe: Recipe) -> Activations:
+        """What an artifact of this recipe computes activations in."""
+        from .export import activations
+
+        return activations(recipe)
+
+    def export(self, quantized: Quantized, options: ExportOptions, out: Path, progress: Progress) -> Exported:
+        """See `export.export`."""
+        from .export import export
+
+        return export(quantized, options, out, progress)
+
+    def runtime(self, exported: Exported) -> Runtime:
+        """The artifact in ExecuTorch's C++ runtime, at the level of logits. Raises BadArtifact."""
+        from .runtime import PteRuntime
+
+        return PteRuntime(exported)
+
+    def engine(self, exported: Exported) -> Engine:
+        """The artifact in ExecuTorch's C++ TextLLMRunner. Raises BadArtifact."""
+        from .engine import TextRunner
+
+        return TextRunner(exported)
+
+    def stored_weights(self, exported: Exported) -> Iterator[StoredWeight]:
+        """Every weight matrix, read back out of the bytes of ``model.pte``."""
+        from .readback import stored_weights
+
+        return stored_weights(exported.directory / exported.files[0])
+
+    def inspect(self, path: Path) -> Mapping[str, Any]:
+        """What is inside a .pte. Raises BadArtifact."""
+        from .inspection import inspect
+
+        return inspect(path)
+
+
+TARGET = ExecuTorch()

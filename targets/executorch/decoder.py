@@ -1,0 +1,103 @@
+"""Quantized → the decoder that is traced, and its exported program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from kobako.pipeline import families
+from kobako.pipeline.contracts import Quantized
+from kobako.pipeline.reference.eager import empty_model, load_config, set_parameter
+from kobako.pipeline.reference.structure import embedding_scale, is_rotary
+from kobako.pipeline.weights import QuantizedTensor, open_weights
+from torch import nn
+
+from .modules import (
+    ATTENTION,
+    ByteEmbedding,
+    Decoder,
+    DynamicLinear,
+    GroupedEmbedding,
+    HalfEmbedding,
+    HalfLinear,
+    Position,
+    RotaryTable,
+    attention_function,
+)
+
+
+def register_operators() -> None:
+    """Load ExecuTorch's operators that live outside the core: ``llama::`` and ``quantized_decomposed::``."""
+    import executorch.extension.llm.custom_ops.custom_ops
+    import executorch.kernels.quantized  # noqa: F401
+    import torch.ao.quantization.fx._decomposed  # noqa: F401
+
+
+@contextmanager
+def registered_attention(position: Position) -> Iterator[None]:
+    """Within the block, transformers knows our attention function."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS[ATTENTION] = attention_function(position)
+    try:
+        yield
+    finally:
+        del ALL_ATTENTION_FUNCTIONS[ATTENTION]
+
+
+def build_decoder(quantized: Quantized, context_tokens: int, position: Position) -> Decoder:
+    """The model with its linear layers, embedding and positions replaced by what the runtime will compute.
+
+    Raises UnsupportedModel for rotary embeddings that depend on the length seen.
+    """
+    family = families.get(quantized.model_type)
+    config = load_config(quantized.directory)
+    model: Any = empty_model(config, ATTENTION)
+    weights = open_weights(quantized.directory)
+    for name in weights:
+        install(model, name, weights[name], is_embedding=name == family.embedding)
+    if config.tie_word_embeddings:
+        install(model, family.head, weights[family.embedding], is_embedding=False)
+    for path, module in list(model.named_modules()):
+        if is_rotary(module):
+            model.set_submodule(path, RotaryTable(module, context_tokens, position))
+    return Decoder(model, context_tokens, position).eval()
+
+
+def install(model: nn.Module, name: str, value: Any, *, is_embedding: bool) -> None:
+    """Put one stored parameter in its place, changing the module's class when it is quantized or float16."""
+    path = name.rpartition(".")[0]
+    module: Any = model.get_submodule(path)
+    if isinstance(value, QuantizedTensor):
+        table = GroupedEmbedding if value.shifts is not None else ByteEmbedding
+        made: nn.Module = table(value, embedding_scale(module)) if is_embedding else DynamicLinear(value, module.bias)
+    elif value.dtype == "float16":
+        half = torch.from_numpy(value)
+        made = HalfEmbedding(half, embedding_scale(module)) if is_embedding else HalfLinear(half, module.bias)
+    else:
+        set_parameter(model, name, torch.from_numpy(value))
+        return
+    model.set_submodule(path, made)
+
+
+def export_decoder(decoder: Decoder) -> torch.export.ExportedProgram:
+    """One non-strict export, the number of tokens dynamic in 1…C."""
+    length = torch.export.Dim("length", min=1, max=decoder.context_tokens)
+    example = (torch.zeros((1, 3), dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+    with torch.no_grad():
+        return torch.export.export(decoder, example, dynamic_shapes=({1: length}, {}), strict=False)
+
+
+def trace(quantized: Quantized, context_tokens: int, *, probe: bool = False) -> torch.export.ExportedProgram:
+    """The exported program of a quantized model; with `probe`, hidden states are outputs too.
+
+    Raises UnsupportedModel.
+    """
+    register_operators()
+    position = Position()
+    with registered_attention(position):
+        decoder = build_decoder(quantized, context_tokens, position)
+        decoder.probe = probe
+        return export_decoder(decoder)

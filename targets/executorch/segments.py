@@ -1,0 +1,123 @@
+"""Which parts of the graph XNNPACK takes: maximal runs of delegable operators between those it does not have."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from .graph import Flat, aten
+
+VIEW = aten.view.default
+QUANTIZERS = tuple(
+    f"quantized_decomposed.{name}"
+    for name in ("choose_qparams_per_token", "quantize_per_token", "dequantize_per_token", "dequantize_per_channel")
+)
+PLAIN = (
+    aten.linear.default, aten.mul.Tensor, aten.div.Tensor, aten.neg.default, aten.rsqrt.default, aten.sqrt.default,
+    aten.sigmoid.default, aten.silu.default, aten.tanh.default, aten.exp.default, aten.transpose.int,
+    aten.gelu.default,
+)  # fmt: skip
+WITHOUT_OPTIONS = (aten.add.Tensor, aten.sub.Tensor)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of the graph: its nodes in order, what it reads, which constants it holds, and what others read of it."""
+
+    nodes: tuple[fx.Node, ...]
+    inputs: tuple[fx.Node, ...]
+    constants: tuple[fx.Node, ...]
+    outputs: tuple[fx.Node, ...]
+
+
+def is_delegable(node: fx.Node) -> bool:
+    """Whether `delegates` can write this operator, for float32 tensors."""
+    args: Any = node.args
+    if node.target is operator.getitem:
+        return is_delegable(args[0])
+    if node.op != "call_function" or str(node.target).startswith(QUANTIZERS):
+        return node.op == "call_function"
+    value = node.meta["val"]
+    if not isinstance(value, torch.Tensor) or value.dtype != torch.float32:
+        return False
+    if node.target == aten.pow.Tensor_Scalar:
+        return bool(args[1] == 2)
+    if node.target == VIEW:
+        return all(isinstance(dim, int) for dim in args[1])
+    return node.target in PLAIN or (node.target in WITHOUT_OPTIONS and not node.kwargs)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Operators that run on the host, and then, perhaps, a delegate."""
+
+    host: tuple[fx.Node, ...]
+    segment: Segment | None
+
+
+def split(flat: Flat) -> list[Step]:
+    """The program as steps in running order.
+
+    A node's level counts the crossings between host and delegate on the way to it, so a level is never read by an
+    earlier one, and the delegable nodes of one level form a segment without cycles.
+    """
+    constant: set[fx.Node] = set()
+    states = written_buffers(flat)  # not constant, whatever they look like
+    levels: dict[fx.Node, int] = dict.fromkeys(states, 0)
+    on_host: dict[fx.Node, bool] = dict.fromkeys(states, True)
+    custom_level = 0
+    for node in flat.graph.nodes:
+        if node in states:
+            continue
+        sources = node.all_input_nodes
+        if node.op == "get_attr" or (is_delegable(node) and sources and all(item in constant for item in sources)):
+            constant.add(node)
+            continue
+        moving = [item for item in sources if item not in constant]
+        host = not is_delegable(node) or any(item in states for item in moving)
+        host = host or (node.target == VIEW and all(on_host[item] for item in moving))
+        on_host[node] = host
+        levels[node] = max((levels[item] + (on_host[item] != host) for item in moving), default=0)
+        if str(node.target).startswith("llama."):  # these read and write the cache: their order must stay
+            levels[node] = custom_level = max(custom_level, levels[node])
+            levels.update({item: levels[node] for item in moving if item in states})
+    steps = []
+    for level in sorted(set(levels.values())):
+        here = [node for node in levels if levels[node] == level and node.op == "call_function"]
+        inside = [node for node in here if not on_host[node]]
+        host_nodes = tuple(node for node in here if on_host[node])
+        steps.append(Step(host_nodes, close(inside, constant) if inside else None))
+    return steps
+
+
+def written_buffers(flat: Flat) -> set[fx.Node]:
+    """References to buffers that the program writes."""
+    writers = [node for node in flat.graph.nodes if str(node.target).startswith("llama.update_cache")]
+    return {item for node in writers for item in node.all_input_nodes if item.op == "get_attr"}
+
+
+def close(nodes: list[fx.Node], constant: set[fx.Node]) -> Segment:
+    """A segment of these nodes, with the constant expressions they need pulled in."""
+    inside: dict[fx.Node, None] = {}
+    inputs: dict[fx.Node, None] = {}
+    constants: dict[fx.Node, None] = {}
+    members = set(nodes)
+
+    def pull(node: fx.Node) -> None:
+        for item in node.all_input_nodes:
+            if item.op == "get_attr":
+                constants[item] = None
+            elif item in constant:
+                pull(item)
+            elif item not in members:
+                inputs[item] = None
+        inside[node] = None
+
+    for node in nodes:
+        pull(node)
+    outputs = tuple(node for node in nodes if any(user not in members for user in node.users))
+    return Segment(tuple(inside), tuple(inputs), tuple(constants), outputs)

@@ -1,0 +1,61 @@
+"""The LiteRT target: ``model.litertlm`` for the LiteRT-LM engine and ``model.tflite`` for LiteRT itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kobako.pipeline.contracts import Activations, Exported, ExportOptions, Progress, Quantized, Recipe
+from kobako.pipeline.protocols import Engine, Runtime, StoredWeight
+
+MODEL_FILE = "model.tflite"
+CONTAINER_FILE = "model.litertlm"
+
+
+class LiteRT:
+    """Fulfils `protocols.Target`; everything heavy is imported by the methods."""
+
+    name = "litert"
+    title = "LiteRT"
+    vendor_modules: tuple[str, ...] = ("litert_torch", "ai_edge_litert", "litert_lm", "litert_lm_builder")
+    recipes: tuple[str, ...] = ("float16", "int8", "int4", "int4-small", "int4-nearest")
+    suffixes: tuple[str, ...] = (".tflite", ".litertlm")
+    relative_cost = 1.0
+
+    def activations(self, recipe: Recipe) -> Activations:
+        """What an artifact of this recipe computes activations in."""
+        return "float32" if recipe.weight_bits == 16 else "int8-dynamic"
+
+    def export(self, quantized: Quantized, options: ExportOptions, out: Path, progress: Progress) -> Exported:
+        """See `export.export`."""
+        from .export import export
+
+        return export(quantized, options, out, progress)
+
+    def runtime(self, exported: Exported) -> Runtime:
+        """``model.tflite`` in LiteRT with its XNNPACK delegate. Raises BadArtifact."""
+        from .runtime import LiteRTRuntime
+
+        return LiteRTRuntime(exported.directory / MODEL_FILE)
+
+    def engine(self, exported: Exported) -> Engine:
+        """``model.litertlm`` in the LiteRT-LM engine. Raises BadArtifact."""
+        from .engine import LiteRTLMEngine
+
+        return LiteRTLMEngine(exported.directory / CONTAINER_FILE)
+
+    def stored_weights(self, exported: Exported) -> Iterator[StoredWeight]:
+        """Every weight matrix, read back out of both files' bytes. Raises BadArtifact when the two differ."""
+        from .readback import stored_weights
+
+        return stored_weights(exported.directory / MODEL_FILE, exported.directory / CONTAINER_FILE)
+
+    def inspect(self, path: Path) -> Mapping[str, Any]:
+        """What is inside a .tflite or .litertlm. Raises BadArtifact."""
+        from .inspection import inspect
+
+        return inspect(path)
+
+
+TARGET = LiteRT()

@@ -1,0 +1,336 @@
+"""A traced graph → a LiteRT graph: opaque operators become builtin ones, named inputs become constants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from kobako.pipeline.contracts import Int8Array
+from kobako.pipeline.errors import UnsupportedRecipe
+from kobako.pipeline.weights import SHIFTS_SUFFIX, QuantizedTensor, WeightTensor
+
+from . import opaque
+from .flatbuffer import Bytes, LazyBuffer, constant, schema, text
+from .trace import CACHE_PREFIX, WEIGHT_PREFIX
+
+SUMS_PREFIX = "kobako.block_sums_"
+
+
+def pack_int4(codes: Int8Array) -> Bytes:
+    """Int8 codes in −8…7 → two per byte, the first in the low half."""
+    flat = codes.reshape(-1).view(np.uint8)
+    packed: Bytes = (flat[0::2] & np.uint8(15)) | (flat[1::2] << np.uint8(4))
+    return packed
+
+
+def block_ones(inputs: int, blocks: int) -> QuantizedTensor:
+    """The layer that sums blocks of its inputs: codes ``[blocks, inputs]`` of 0 and 1, scale 1."""
+    codes = np.repeat(np.eye(blocks, dtype=np.int8), inputs // blocks, axis=1)
+    return QuantizedTensor(codes, np.ones((blocks, 1), np.float32), 8)
+
+
+@dataclass
+class Constants:
+    """Weights as buffers of one model: each is stored once, however many subgraphs and operators read it."""
+
+    model: Any
+    weights: Mapping[str, WeightTensor]
+    buffers: dict[str, int] = field(default_factory=dict)
+
+    def buffer(self, name: str, size_bytes: int, load: Callable[[], Bytes]) -> int:
+        if name not in self.buffers:
+            self.buffers[name] = len(self.model.buffers)
+            self.model.buffers.append(LazyBuffer(size_bytes, load))
+        return self.buffers[name]
+
+    def codes(self, name: str) -> Callable[[], Bytes]:
+        """A loader that reads the weight again when the file is written, so that none stays in memory."""
+
+        def load() -> Bytes:
+            weight = self.weights[name]
+            if not isinstance(weight, QuantizedTensor):
+                return np.ascontiguousarray(weight).reshape(-1).view(np.uint8)
+            return pack_int4(weight.codes) if weight.bits == 4 else weight.codes.reshape(-1).view(np.uint8)
+
+        return load
+
+
+@dataclass
+class Rewriter:
+    """Rewrites one subgraph in place."""
+
+    model: Any
+    graph: Any
+    names: Mapping[int, str]  # tensor index → name of the weight it stands for
+    constants: Constants
+    operators: list[Any] = field(default_factory=list)
+    dense: dict[int, int] = field(default_factory=dict)  # float16 constant → its float32 copy
+    sums: dict[tuple[int, int], int] = field(default_factory=dict)  # (activations, blocks) → sums of the blocks
+    extra: dict[str, int] = field(default_factory=dict)  # constants that the traced graph does not name
+    aliases: dict[int, int] = field(default_factory=dict)
+
+    def run(self) -> None:
+        for index, name in self.names.items():
+            self.fill(index, name)
+        handlers: dict[str, Callable[[Any], None]] = {
+            opaque.LINEAR: self.linear,
+            opaque.LOOKUP: self.lookup,
+            opaque.MATMUL: self.matmul,
+            opaque.WRITE: self.write,
+            opaque.MARK: self.mark,
+        }
+        for operator in self.graph.operators:
+            operator.inputs = [self.readable(self.aliases.get(i, i)) for i in operator.inputs]
+            handlers.get(call_name(operator), self.operators.append)(operator)
+        self.graph.operators = self.operators
+
+    def fill(self, index: int, name: str) -> None:
+        """Make tensor `index` the constant `name`."""
+        s, tensor, weight = schema(), self.graph.tensors[index], self.constants.weights[name]
+        tensor.name = name
+        if isinstance(weight, QuantizedTensor):
+            tensor.type = {8: s.TensorType.INT8, 4: s.TensorType.INT4}[weight.bits]
+            tensor.quantization = self.quantization(name, weight)
+            size = weight.codes.size * weight.bits // 8
+        else:
+            half = weight.dtype == np.float16
+            tensor.type = s.TensorType.FLOAT16 if half else s.TensorType.FLOAT32
+            size = weight.nbytes
+        tensor.buffer = self.constants.buffer(name, size, self.constants.codes(name))
+
+    def quantization(self, name: str, weight: QuantizedTensor) -> Any:
+        s = schema()
+        parameters = s.QuantizationParametersT()
+        parameters.quantizedDimension = 0
+        if weight.scales.shape[1] == 1:
+            parameters.scale = weight.scales.reshape(-1)
+            parameters.zeroPoint = np.zeros(len(weight.scales), np.int64)
+            return parameters
+        if weight.bits != 4:
+            raise UnsupportedRecipe(
+                f"{name} has {weight.bits}-bit codes in groups of {weight.group_size}; LiteRT groups 4-bit codes only.",
+                "Use --recipe int8 or int4.",
+            )
+        halves = weight.scales.astype(np.float16)
+        scales = s.TensorT()
+        scales.name, scales.type, scales.shape = f"{name}.scales", s.TensorType.FLOAT16, list(halves.shape)
+        scales.hasRank = True
+        scales.buffer = self.constants.buffer(scales.name, halves.nbytes, constant(halves).load)
+        details = s.BlockwiseQuantizationT()
+        details.scales, details.zeroPoints, details.blockSize = self.append(scales), -1, weight.group_size
+        parameters.detailsType = s.QuantizationDetails.BlockwiseQuantization
+        parameters.details = details
+        return parameters
+
+    def append(self, tensor: Any) -> int:
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1
+
+    def readable(self, index: int) -> int:
+        """`index`, or the float32 copy of it when it is a float16 constant."""
+        s = schema()
+        if index < 0 or self.graph.tensors[index].type != s.TensorType.FLOAT16:
+            return index
+        if index not in self.dense:
+            half = self.graph.tensors[index]
+            full = s.TensorT()
+            full.name, full.type, full.shape, full.hasRank = (
+                half.name + ".float32",
+                s.TensorType.FLOAT32,
+                half.shape,
+                True,
+            )
+            self.dense[index] = self.append(full)
+            self.emit("DEQUANTIZE", [index], [self.dense[index]])
+        return self.dense[index]
+
+    def emit(self, builtin: str, inputs: list[int], outputs: list[int], options: Any = None, version: int = 1) -> None:
+        s = schema()
+        operator = s.OperatorT()
+        operator.opcodeIndex = opcode_index(self.model, getattr(s.BuiltinOperator, builtin), version)
+        operator.inputs, operator.outputs = inputs, outputs
+        if options is not None:
+            operator.builtinOptions = options
+            operator.builtinOptionsType = getattr(s.BuiltinOptions, type(options).__name__.removesuffix("T"))
+        self.operators.append(operator)
+
+    def linear(self, call: Any) -> None:
+        x, weight, bias = [*call.inputs, -1][:3]
+        stored = self.constants.weights[self.names[weight]] if weight in self.names else None
+        if not isinstance(stored, QuantizedTensor) or stored.shifts is None:
+            self.connect(x, weight, bias, call.outputs[0])
+            return
+        blocks, outputs = stored.shifts.codes.shape[1], stored.codes.shape[0]
+        if (x, blocks) not in self.sums:
+            ones = block_ones(stored.codes.shape[1], blocks)
+            self.sums[x, blocks] = self.like(x, blocks)
+            self.connect(x, self.added(f"{SUMS_PREFIX}{blocks}x{ones.codes.shape[1]}", ones), -1, self.sums[x, blocks])
+        main, side = self.like(x, outputs), self.like(x, outputs)
+        self.connect(x, weight, bias, main)
+        shifts = QuantizedTensor(stored.shifts.codes, stored.shifts.scales, 8)
+        self.connect(self.sums[x, blocks], self.added(self.names[weight] + SHIFTS_SUFFIX, shifts), -1, side)
+        self.emit("ADD", [main, side], [call.outputs[0]], schema().AddOptionsT())
+
+    def connect(self, x: int, weight: int, bias: int, output: int) -> None:
+        """A fully connected layer that rounds its input."""
+        options = schema().FullyConnectedOptionsT()
+        options.keepNumDims, options.asymmetricQuantizeInputs = True, True
+        # 12 is the first version with a scale per channel: older runtimes compute nonsense if they are not told
+        version = 12 if self.graph.tensors[weight].quantization is not None else 5
+        self.emit("FULLY_CONNECTED", [x, weight, bias], [output], options, version)
+
+    def like(self, index: int, channels: int) -> int:
+        """A new float32 tensor with the shape of `index`, but for its last axis."""
+        return self.like_shape([*(int(size) for size in self.graph.tensors[index].shape[:-1]), channels])
+
+    def like_shape(self, shape: list[int]) -> int:
+        """A new float32 tensor."""
+        s = schema()
+        tensor = s.TensorT()
+        tensor.name, tensor.type, tensor.hasRank = f"kobako.{len(self.graph.tensors)}", s.TensorType.FLOAT32, True
+        tensor.shape = shape
+        return self.append(tensor)
+
+    def added(self, name: str, weight: QuantizedTensor) -> int:
+        """A constant of this subgraph that is no parameter of the model; stored once in the file."""
+        if name not in self.extra:
+            s = schema()
+            tensor = s.TensorT()
+            tensor.name, tensor.type, tensor.hasRank = name, s.TensorType.INT8, True
+            tensor.shape = list(weight.codes.shape)
+            tensor.quantization = self.quantization(name, weight)
+            codes = weight.codes.reshape(-1).view(np.uint8)
+            tensor.buffer = self.constants.buffer(name, codes.nbytes, lambda: codes)
+            self.extra[name] = self.append(tensor)
+        return self.extra[name]
+
+    def lookup(self, call: Any) -> None:
+        ids, table = call.inputs
+        stored = self.constants.weights[self.names[table]] if table in self.names else None
+        if not isinstance(stored, QuantizedTensor) or stored.shifts is None:
+            self.look_up(ids, table, call.outputs[0])
+            return
+        width, blocks = stored.codes.shape[1], stored.shifts.codes.shape[1]
+        rows = self.like(call.outputs[0], width)
+        self.look_up(ids, table, rows)
+        moved = self.like(rows, blocks)
+        shifts = QuantizedTensor(stored.shifts.codes, stored.shifts.scales, 8)
+        self.look_up(ids, self.added(self.names[table] + SHIFTS_SUFFIX, shifts), moved)
+        count = int(self.graph.tensors[rows].shape[0])
+        apart = self.shaped(rows, [count, blocks, width // blocks])
+        total = self.like_shape([count, blocks, width // blocks])
+        self.emit("ADD", [apart, self.shaped(moved, [count, blocks, 1])], [total], schema().AddOptionsT())
+        self.reshape(total, call.outputs[0])
+
+    def look_up(self, ids: int, table: int, output: int) -> None:
+        """Rows of a table, widened to float32."""
+        version = 3 if self.graph.tensors[table].quantization is not None else 1
+        self.emit("EMBEDDING_LOOKUP", [ids, table], [output], version=version)
+
+    def shaped(self, index: int, shape: list[int]) -> int:
+        """The tensor `index` in another shape."""
+        result = self.like_shape(shape)
+        self.reshape(index, result)
+        return result
+
+    def reshape(self, source: int, target: int) -> None:
+        """Copy `source` into `target`, whose shape differs."""
+        s = schema()
+        sizes = np.asarray(self.graph.tensors[target].shape, np.int32)
+        name = "kobako.shape_" + "x".join(map(str, sizes))
+        if name not in self.extra:
+            tensor = s.TensorT()
+            tensor.name, tensor.type, tensor.hasRank, tensor.shape = name, s.TensorType.INT32, True, [len(sizes)]
+            tensor.buffer = self.constants.buffer(name, sizes.nbytes, constant(sizes).load)
+            self.extra[name] = self.append(tensor)
+        options = s.ReshapeOptionsT()
+        options.newShape = [int(size) for size in sizes]
+        self.emit("RESHAPE", [source, self.extra[name]], [target], options)
+
+    def matmul(self, call: Any) -> None:
+        options = schema().BatchMatMulOptionsT()
+        options.adjY = True
+        self.emit("BATCH_MATMUL", list(call.inputs), list(call.outputs), options)
+
+    def write(self, call: Any) -> None:
+        self.emit("DYNAMIC_UPDATE_SLICE", list(call.inputs), list(call.outputs))
+
+    def mark(self, call: Any) -> None:
+        self.aliases[call.outputs[0]] = call.inputs[0]
+
+
+def call_name(operator: Any) -> str:
+    """Which opaque operator this is, or an empty string."""
+    target = getattr(operator.builtinOptions2, "callTargetName", None)
+    name = target.decode() if isinstance(target, bytes) else (target or "")
+    return name.removeprefix(opaque.CALL_PREFIX)
+
+
+def opcode_index(model: Any, code: int, version: int) -> int:
+    """Index of a builtin operator in the model's table, added when it is missing."""
+    for index, known in enumerate(model.operatorCodes):
+        if (known.builtinCode, known.version) == (code, version):
+            return index
+    added = schema().OperatorCodeT()
+    added.builtinCode, added.version, added.deprecatedBuiltinCode = code, version, min(code, 127)
+    model.operatorCodes.append(added)
+    return len(model.operatorCodes) - 1
+
+
+def rewrite(model: Any, weights: Mapping[str, WeightTensor]) -> None:
+    """Turn the traced `model` into one that runs; its buffers become LazyBuffer."""
+    model.buffers = [
+        LazyBuffer(0, lambda: np.zeros(0, np.uint8)) if buffer.data is None else constant(np.asarray(buffer.data))
+        for buffer in model.buffers
+    ]
+    constants = Constants(model, weights)
+    for signature in model.signatureDefs:
+        graph = model.subgraphs[signature.subgraphIndex]
+        for value in (*signature.inputs, *signature.outputs):
+            value.name = text(value.name).removeprefix(CACHE_PREFIX)
+        named = {value.tensorIndex: value.name for value in signature.inputs}
+        weight_names = {
+            index: name.removeprefix(WEIGHT_PREFIX) for index, name in named.items() if name.startswith(WEIGHT_PREFIX)
+        }
+        used = {index for operator in graph.operators for index in operator.inputs}
+        Rewriter(model, graph, {i: n for i, n in weight_names.items() if i in used}, constants).run()
+        signature.inputs = [value for value in signature.inputs if value.tensorIndex not in weight_names]
+        graph.inputs = [value.tensorIndex for value in signature.inputs]
+        for value in signature.inputs:
+            graph.tensors[value.tensorIndex].name = value.name
+        prune_tensors(graph, signature)
+    prune_opcodes(model)
+
+
+def prune_tensors(graph: Any, signature: Any) -> None:
+    """Drop tensors that nothing refers to, and number the rest anew."""
+    used = {index for operator in graph.operators for index in (*operator.inputs, *operator.outputs) if index >= 0}
+    used |= {*graph.inputs, *graph.outputs}
+    used |= {graph.tensors[index].quantization.details.scales for index in used if _blockwise(graph.tensors[index])}
+    order = {old: new for new, old in enumerate(sorted(used))} | {-1: -1}
+    graph.tensors = [graph.tensors[index] for index in sorted(used)]
+    for tensor in filter(_blockwise, graph.tensors):
+        tensor.quantization.details.scales = order[tensor.quantization.details.scales]
+    for operator in graph.operators:
+        operator.inputs = [order[index] for index in operator.inputs]
+        operator.outputs = [order[index] for index in operator.outputs]
+    graph.inputs = [order[index] for index in graph.inputs]
+    graph.outputs = [order[index] for index in graph.outputs]
+    for value in (*signature.inputs, *signature.outputs):
+        value.tensorIndex = order[value.tensorIndex]
+
+
+def _blockwise(tensor: Any) -> bool:
+    return getattr(getattr(tensor.quantization, "details", None), "scales", None) is not None
+
+
+def prune_opcodes(model: Any) -> None:
+    """Drop operator codes that no operator uses any more."""
+    used = sorted({operator.opcodeIndex for graph in model.subgraphs for operator in graph.operators})
+    order = {old: new for new, old in enumerate(used)}
+    model.operatorCodes = [model.operatorCodes[index] for index in used]
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            operator.opcodeIndex = order[operator.opcodeIndex]

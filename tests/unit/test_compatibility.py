@@ -1,0 +1,136 @@
+"""Packages of every release verify and read; what a newer one adds is kept, what it breaks is refused with advice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kobako.pipeline.codec import from_json
+from kobako.pipeline.contracts import RECIPES, Recipe, Task
+from kobako.pipeline.errors import BadArtifact, IntegrityError
+from kobako.pipeline.manifest import SCHEMA_FILE, exported_of, read_manifest
+from kobako.pipeline.signature.trust import trust_key
+from kobako.pipeline.standard import from_golden
+from kobako.pipeline.tokens import ShippedTokenizer
+from kobako.pipeline.verify import verify
+from kobako.pipeline.version import __version__
+
+KEPT = Path(__file__).parent.parent / "fixtures" / "packages"
+RELEASES = sorted(path.name for path in KEPT.iterdir() if path.is_dir())
+
+
+def test_this_version_is_kept() -> None:
+    assert __version__ in RELEASES, "run scripts/keep-package and commit what it writes"
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_packages_of_every_release_verify_and_read(release: str) -> None:
+    home = KEPT / release / "toy-int8"
+    done = verify(home, trust_key(KEPT / release / "signer.pub"))
+    assert done.signer is not None
+    assert done.targets == ("executorch", "litert")
+    assert from_json(done.manifest["recipe"], Recipe).name == "int8"
+    assert [from_json(task, Task).name for task in done.manifest["tasks"]] == ["chat"]
+    for target in done.targets:
+        assert exported_of(home, done.manifest, target).files == ("model.bin", "tokenizer.json")
+    tokenizer = ShippedTokenizer(home / "tokenizer")
+    assert tokenizer.render([{"role": "user", "content": "w5 w6"}]) == "w5 w6"
+    assert from_golden(home / "golden", RECIPES["int8"], "float32").windows.shape == (1, 2)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_kept_package_that_changes_is_noticed(release: str, tmp_path: Path) -> None:
+    home = Path(shutil.copytree(KEPT / release / "toy-int8", tmp_path / "toy-int8"))
+    data = json.loads((home / "kobako.json").read_text())
+    (home / "kobako.json").write_text(json.dumps(data))  # the same values, other bytes
+    with pytest.raises(IntegrityError):
+        verify(home, trust_key(KEPT / release / "signer.pub"))
+
+
+def changed(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    manifest = json.loads((KEPT / RELEASES[-1] / "toy-int8" / "kobako.json").read_text())
+    change(manifest)
+    (tmp_path / "kobako.json").write_text(json.dumps(manifest))
+    return tmp_path
+
+
+def test_fields_of_a_newer_minor_version_are_kept(tmp_path: Path) -> None:
+    def newer(manifest: dict[str, Any]) -> None:
+        manifest |= {"format_version": "1.9", "invented_later": {"a": [1]}}
+        manifest["tasks"][0]["voice"] = "calm"
+        manifest["targets"]["litert"]["files"][0]["compression"] = "none"
+        manifest["recipe"]["outliers"] = 3
+
+    read = read_manifest(changed(tmp_path, newer))
+    assert read["invented_later"] == {"a": [1]}
+    assert read["tasks"][0]["voice"] == "calm"
+    assert from_json(read["tasks"][0], Task).name == "chat"
+    assert from_json(read["recipe"], Recipe).name == "int8"
+
+
+@pytest.mark.parametrize(
+    ("version", "advice"), [("2.0", "Upgrade kobako"), ("99.1", "Upgrade kobako"), ("0.1", "older kobako")]
+)
+def test_another_major_version_is_refused_with_advice(tmp_path: Path, version: str, advice: str) -> None:
+    home = changed(tmp_path, lambda manifest: manifest.update({"format_version": version, "targets": "something new"}))
+    with pytest.raises(BadArtifact, match=advice):
+        read_manifest(home)
+
+
+def test_a_newer_minor_version_that_does_not_fit_says_so(tmp_path: Path) -> None:
+    def newer(manifest: dict[str, Any]) -> None:
+        manifest["format_version"] = "1.9"
+        manifest["recipe"]["weight_bits"] = 2
+
+    with pytest.raises(BadArtifact, match=r"format 1\.9: a newer kobako may read it"):
+        read_manifest(changed(tmp_path, newer))
+
+
+@pytest.mark.parametrize("version", ["", "1", "1.x", "1.0.0", "-1.0", "1.0\n", None, 1.0, "9" * 5000 + ".0"])
+def test_a_version_that_is_none_is_refused(tmp_path: Path, version: object) -> None:
+    with pytest.raises(BadArtifact):
+        read_manifest(changed(tmp_path, lambda manifest: manifest.update({"format_version": version})))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["litert/../x", "/etc/passwd", "litert/a\nb", "litert/\x1b[2J", "executorch/model.bin", "litert/con", "model.sig/"],
+)
+def test_names_that_lie_are_refused(tmp_path: Path, path: str) -> None:
+    def lie(manifest: dict[str, Any]) -> None:
+        manifest["targets"]["litert"]["files"][0]["path"] = path
+
+    with pytest.raises(BadArtifact):
+        read_manifest(changed(tmp_path, lie))
+
+
+def test_the_schema_is_a_schema() -> None:
+    import jsonschema
+
+    jsonschema.Draft202012Validator.check_schema(json.loads(SCHEMA_FILE.read_text()))
+
+
+@pytest.mark.parametrize("arguments", [("inspect",), ("inspect", "--json"), ("verify", "--allow-unsigned")])
+def test_a_hostile_manifest_cannot_steer_a_terminal(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """Escape sequences, lone surrogates and marks of direction, in values, keys and names of files."""
+
+    def lie(manifest: dict[str, Any]) -> None:
+        manifest["model"]["name"] = "\x1b]0;owned\x07\ud800\u202e\x9b2J"
+        manifest["\x1b[2J"] = {"\x1b[31m\udfff": ["\x1b[1A"]}
+        if arguments[0] == "verify":
+            manifest["targets"]["litert"]["files"][0]["path"] = "litert/\x1b[2J\ud800"
+
+    home = changed(tmp_path, lie)
+    command = [str(Path(sys.executable).parent / "kobako"), arguments[0], str(home), *arguments[1:]]
+    shown = subprocess.run(command, capture_output=True, check=False, timeout=60)
+    said = (shown.stdout + shown.stderr).decode()
+    assert shown.returncode == (15 if arguments[0] == "verify" else 0), said
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(said)
+    if "--json" in arguments:
+        assert json.loads(shown.stdout)["model"]["name"].startswith("\x1b]0;owned")

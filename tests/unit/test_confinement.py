@@ -1,0 +1,167 @@
+"""What strangers' programs and files can take: templates are bounded, workers have no network and no endless time."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from kobako.pipeline import jail
+from kobako.pipeline.errors import TargetCrashed, UnsupportedModel
+from kobako.pipeline.isolation import network_can_be_denied
+from kobako.pipeline.process import Limits, Workers
+from kobako.pipeline.templates import portable, render, render_minijinja
+
+ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+GREEDY = [
+    "{{ 'a' * 10**12 }}",
+    "{{ '%1000000000d' % 1 }}",
+    "{{ 'a' | center(10**11) }}",
+    "{{ ['a'] * 10**11 }}",
+    "{% set ns = namespace(x='a') %}{% for i in range(64) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}",
+    "{{ 'a' * 50000000 }}",
+    "{{ 7 ** (7 ** (7 ** 7)) }}",
+    "{{ lipsum(n=10**9) }}",
+]
+ESCAPES = [
+    "{{ ().__class__.__base__.__subclasses__() }}",
+    "{{ ''['__class__'] }}",
+    "{{ lipsum.__globals__['os'].popen('id').read() }}",
+    "{{ cycler.__init__.__globals__.os.system('touch MARK') }}",
+    "{{ self.__init__.__globals__ }}",
+    "{{ raise_exception.__globals__['json'] }}",
+    "{{ (messages | attr('append')).__self__ }}",
+    "{{ '{0.__class__.__mro__}'.format(messages) }}",
+    "{{ messages.append(1) }}",
+    "{% include '/etc/passwd' %}",
+    "{% import 'os' as os %}{{ os }}",
+]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second is enough to tell that a template does not end."""
+    monkeypatch.setattr(jail, "TIME_S", 0.5)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("template", [ENDLESS, *GREEDY])
+def test_a_template_cannot_take_time_or_memory(template: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(UnsupportedModel):
+        render(template, [], {})
+    assert time.monotonic() - started < 20  # the limit and the start of another child, on a busy machine
+    assert render("{{ 1 + 1 }}", [], {}) == "2"
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("template", [ENDLESS, "{{ 'a' * 50000000 }}"])
+def test_nor_in_the_phones_engine(template: str) -> None:
+    with pytest.raises(UnsupportedModel):
+        render_minijinja(template, [], {})
+
+
+@pytest.mark.parametrize("template", ESCAPES)
+def test_a_template_cannot_leave_the_sandbox(template: str, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    try:
+        said = render(template.replace("MARK", str(mark)), [{"role": "user", "content": "x"}], {})
+    except UnsupportedModel:
+        said = ""
+    assert "<class" not in said
+    assert "root:" not in said
+    assert "function" not in said
+    assert not mark.exists()
+
+
+def test_a_huge_template_is_not_even_parsed() -> None:
+    for act in (lambda text: render(text, [], {}), portable):
+        with pytest.raises(UnsupportedModel, match="characters"):
+            act("{{" * 400_000)
+
+
+def test_a_deep_template_is_refused() -> None:
+    for template in ("{{ " + "(" * 5000 + ")" * 5000 + " }}", "{% if 1 %}" * 3000, "{{ x" + ".a" * 20000 + " }}"):
+        with pytest.raises(UnsupportedModel):
+            render(template, [], {})
+
+
+def test_the_renderer_sees_no_secrets_writes_no_files_and_starts_no_programs(tmp_path: Path) -> None:
+    """Were the sandbox left after all: what its process could do."""
+    probe = f"""
+import os, subprocess
+from kobako.pipeline.jail import _confine
+_confine(2)
+def refused(act):
+    try: act()
+    except (OSError, MemoryError): return True
+print(refused(lambda: bytearray(2 * 10**9)), refused(lambda: open({str(tmp_path / "f")!r}, "w")),
+      refused(lambda: open("/etc/hostname")), refused(lambda: subprocess.run(["true"])))
+"""
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["True"] * 4, done.stderr
+    assert not (tmp_path / "f").exists()
+    assert "HF_TOKEN" not in jail.PASSED_ON
+
+
+def test_workers_have_no_network() -> None:
+    """A real worker, asked to connect to a server that listens: it cannot, where the kernel lets us say so."""
+    if not network_can_be_denied():
+        pytest.skip("this kernel or container does not let a process give up its network; kobako doctor says so")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        code = f"""
+import socket
+from kobako.pipeline import worker
+def probe(arguments, progress):
+    try:
+        socket.create_connection(("127.0.0.1", {server.getsockname()[1]}), timeout=5).close()
+    except OSError as error:
+        return f"refused: {{error}}"
+    return "connected"
+worker.OPERATIONS = {{"probe": probe}}
+worker.main()
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", code], input=json.dumps({"operation": "probe", "arguments": {}}),
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert json.loads(done.stdout)["value"].startswith("refused")
+
+
+def test_workers_see_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kobako.pipeline import process
+
+    real, seen = subprocess.Popen, tmp_path / "seen"
+    names = ("HF_TOKEN", "GITHUB_TOKEN", "KOBAKO_KEY_PASSWORD", "AWS_SECRET_ACCESS_KEY", "ACTIONS_ID_TOKEN_REQUEST_URL")
+    for name in (*names, "TOKENIZERS_PARALLELISM", "KEYBOARD"):
+        monkeypatch.setenv(name, "hunter2")
+    body = f"import os; open({str(seen)!r}, 'w').write(' '.join(os.environ))"
+
+    def popen(arguments: list[str], **options: object) -> subprocess.Popen[bytes]:
+        return real([sys.executable, "-c", body], **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(process.subprocess, "Popen", popen)
+    with pytest.raises(TargetCrashed):
+        Workers(Limits(memory_bytes=10**9, threads=1)).run("op", {}, log=tmp_path / "log")
+    shown = set(seen.read_text().split())
+    assert not shown & set(names)
+    assert {"TOKENIZERS_PARALLELISM", "KEYBOARD", "PATH"} <= shown
+
+
+def test_a_worker_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kobako.pipeline import process
+
+    real = subprocess.Popen
+
+    def popen(arguments: list[str], **options: object) -> subprocess.Popen[bytes]:
+        return real([sys.executable, "-c", "import time; time.sleep(60)"], **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(process.subprocess, "Popen", popen)
+    started = time.monotonic()
+    with pytest.raises(TargetCrashed, match="did not finish within"):
+        Workers(Limits(memory_bytes=10**9, threads=1, time_s=0.5)).run("op", {}, log=tmp_path / "log")
+    assert time.monotonic() - started < 20

@@ -1,0 +1,39 @@
+"""A few hundred damaged inputs of each kind; ``scripts/fuzz`` runs a hundred thousand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hostile import Subject, subjects
+from hypothesis import HealthCheck, given, seed, settings
+from kobako.pipeline import jail
+
+CASES = 150
+
+
+@pytest.fixture(scope="module")
+def all_subjects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Subject]:
+    return {subject.name: subject for subject in subjects(Path(tmp_path_factory.mktemp("hostile")))}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "names of files", "manifests", "signatures", "certificates", "statements", "trust files", "safetensors",
+        "GGUF files", "golden files", "tokenizers", "chat templates", "archives",
+    ],
+)  # fmt: skip
+def test_hostile_input_is_refused_or_harmless(
+    name: str, all_subjects: dict[str, Subject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jail, "TIME_S", 0.5)
+    subject = all_subjects[name]
+
+    @seed(2026)
+    @settings(max_examples=CASES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(subject.cases)
+    def run(case: object) -> None:
+        subject.check(case)
+
+    run()
