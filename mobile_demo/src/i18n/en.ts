@@ -34,7 +34,6 @@ export const en = {
   stopped: 'Stopped',
   history: 'History',
   clearHistory: 'Clear history',
-  useAgain: 'Use again',
   noPackage: 'No model for this yet',
   noPackageTranslate: 'Translating needs a package with the task “translate”. Get one, and it works without network from then on.',
   noPackageSummarize: 'Summarizing needs a package with the task “summarize”. Get one, and it works without network from then on.',

@@ -36,7 +36,6 @@ export const ja: Record<Key, string> = {
   stopped: '停止しました',
   history: '履歴',
   clearHistory: '履歴を消去',
-  useAgain: 'もう一度使う',
   noPackage: 'モデルがまだありません',
   noPackageTranslate: '翻訳には「translate」に対応したパッケージが必要です。一度入手すれば、オフラインで使えます。',
   noPackageSummarize: '要約には「summarize」に対応したパッケージが必要です。一度入手すれば、オフラインで使えます。',
