@@ -125,17 +125,20 @@ def sentencepiece(header: Gguf) -> Tokenizer:
     """SentencePiece BPE with byte fallback, as Llama 2 and TinyLlama have it; merges follow from the scores."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-    tokens = field(header, "tokens")
+    # llama.cpp writes user-defined runs of spaces as such; text has "▁" for a space by the time it meets the vocabulary
+    tokens = [token.replace(" ", "▁") for token in field(header, "tokens")]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     if any(f"<0x{byte:02X}>" not in vocabulary for byte in range(256)):
         raise UnsupportedModel(
             f"{header.path.name} lacks byte tokens, so text outside its vocabulary would be lost.",
             "Try the model's safetensors form.",
         )
-    listed = header.metadata.get("tokenizer.ggml.merges")
-    pairs = (
-        [tuple(merge.split(" ")) for merge in listed] if listed else implied_merges(vocabulary, field(header, "scores"))
-    )
+    if listed := header.metadata.get("tokenizer.ggml.merges"):
+        pairs = [tuple(merge.split(" ")) for merge in listed]
+    else:
+        kinds = header.metadata.get("tokenizer.ggml.token_type") or ()
+        whole = frozenset(index for index, kind in enumerate(kinds) if kind == USER_DEFINED)
+        pairs = implied_merges(vocabulary, field(header, "scores"), whole)
     unknown = special_tokens(header).get("unk_token")
     tokenizer = Tokenizer(models.BPE(vocabulary, pairs, fuse_unk=True, byte_fallback=True, unk_token=unknown))
     steps: list[Any] = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
@@ -149,26 +152,33 @@ def sentencepiece(header: Gguf) -> Tokenizer:
     return tokenizer
 
 
-def implied_merges(vocabulary: Mapping[str, int], scores: list[float]) -> list[tuple[str, str]]:
+def implied_merges(
+    vocabulary: Mapping[str, int], scores: list[float], whole: frozenset[int] = frozenset()
+) -> list[tuple[str, str]]:
     """The merges a scored vocabulary stands for: every way to make a token of two, best score first.
 
     Among ways to make equally scored tokens, longer left parts come first; then the order of the vocabulary decides.
+    The tokens in `whole` come before all others, in their own order: SentencePiece never cuts a user-defined token.
     """
+    first: list[tuple[str, str]] = []
     found: list[tuple[float, int, int, str, str]] = []
     for token, index in vocabulary.items():
         ways = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
         local = [(left, right) for left, right in ways if left in vocabulary and right in vocabulary]
+        if index in whole:
+            first.extend(reversed(local))
+            continue
         local.sort(key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
         found.extend((scores[index], len(left), len(right), left, right) for left, right in local)
     found.sort(key=lambda entry: entry[:3], reverse=True)
-    return [(left, right) for *_, left, right in found]
+    return first + [(left, right) for *_, left, right in found]
 
 
 def add_special_tokens(tokenizer: Tokenizer, header: Gguf, alphabet: frozenset[str] | None) -> None:
     """Mark control and named tokens as special, user-defined ones as whole; both are matched before anything else.
 
     A byte-level token marked as control that is not spelled in the byte alphabet is a converter's mistake: adding it
-    would make the vocabulary larger than the embedding.
+    would make the vocabulary larger than the embedding. Runs of spaces are made by SentencePiece's merges.
     """
     from tokenizers import AddedToken
 

@@ -258,7 +258,6 @@ def test_the_real_smollm2_tokenizer_is_fast_and_the_same(tmp_path: Path, smollm2
 
 
 @pytest.mark.real
-@pytest.mark.xfail(strict=True, reason="Gemma's tokenizer reads text that spells a byte token, like <0x41>, otherwise")
 def test_the_real_gemma3_is_what_transformers_reads(tmp_path: Path) -> None:
     import torch
     from kobako.pipeline.reference.model import reference_model
@@ -273,8 +272,9 @@ def test_the_real_gemma3_is_what_transformers_reads(tmp_path: Path) -> None:
         AutoTokenizer.from_pretrained(**where),
     )
     assert_same_ids(ours, theirs, NASTY)
-    for text in NASTY:  # byte fallback: nothing is lost
-        assert ours.decode(ours.encode(text, add_special_tokens=False).ids, skip_special_tokens=False) == text
+    for text in NASTY:  # byte fallback: nothing is lost, but SentencePiece's "▁" is its space
+        ids = ours.encode(text, add_special_tokens=False).ids
+        assert ours.decode(ids, skip_special_tokens=False) == text.replace("▁", " ")
     expected = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32).state_dict()
     model = reference_model(reference)
     for name, value in model.state_dict().items():
