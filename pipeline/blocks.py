@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .contracts import FloatArray
-from .weights import QuantizedTensor, Shifts, representable_scales
+from .weights import VALUES_AT_ONCE, QuantizedTensor, Shifts, representable_scales, row_slices
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +26,6 @@ STEPS = (15.0, 14.0, 13.0, 12.0, 11.0, 10.0, 9.0, 8.0, 16.0, 17.0, 18.0)
 """Into how many steps a block's range is cut. More than 15 clips the extremes, for finer steps in between."""
 LARGEST_OFFSET = 256.0
 """A shift is at most so many steps: Core ML keeps shifts in steps, as float16."""
-VALUES_AT_ONCE = 1 << 20
-"""Small enough to stay in the processor's cache through all candidates."""
 ON_GRID = 0.1
 """RMS error in steps below which a matrix is said to lie on a 4-bit grid already; rounding anything else gives 0.29."""
 
@@ -83,10 +81,12 @@ def shift_scales_for(shifts: FloatArray) -> FloatArray:
 
 def round_to_grid(weight: FloatArray, grid: Grid) -> QuantizedTensor:
     """Each value of `weight` ``[O, I]`` to the nearest point of its block's grid."""
-    outputs, inputs = weight.shape
-    grouped = weight.reshape(outputs, grid.scales.shape[1], -1)
-    steps = np.rint((grouped - grid.moved[:, :, None]) / grid.scales[:, :, None])
-    codes = np.clip(steps, LOWEST, HIGHEST).astype(np.int8).reshape(outputs, inputs)
+    codes, moved = np.empty(weight.shape, np.int8), grid.moved
+    for rows in row_slices(weight.shape):
+        scales = grid.scales[rows]
+        grouped = weight[rows].reshape(*scales.shape, -1)
+        steps = np.rint((grouped - moved[rows][:, :, None]) / scales[:, :, None])
+        codes[rows] = np.clip(steps, LOWEST, HIGHEST).reshape(len(scales), -1)
     return QuantizedTensor(codes, grid.scales, 4, grid.shifts)
 
 

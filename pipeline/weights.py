@@ -31,6 +31,8 @@ WEIGHTS_FILE = "weights.safetensors"
 SCALES_SUFFIX = ".scales"
 SHIFTS_SUFFIX = ".shifts"
 SHIFT_SCALES_SUFFIX = ".shift_scales"
+VALUES_AT_ONCE = 1 << 20
+"""Small enough for the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -165,10 +167,22 @@ def round_to_nearest(weight: FloatArray, bits: int, group_size: int | None) -> Q
     """Symmetric round-to-nearest of a matrix ``[O, I]``: scale = max|w| / (2**(bits-1) - 1) per group."""
     outputs, inputs = weight.shape
     limit = 2 ** (bits - 1) - 1
-    grouped = weight.reshape(outputs, -1, group_size or inputs).astype(np.float32)
-    scales = representable_scales(np.abs(grouped).max(axis=2) / np.float32(limit))
-    codes = np.clip(np.rint(grouped / scales[:, :, None]), -limit, limit).astype(np.int8)
-    return QuantizedTensor(codes.reshape(outputs, inputs), scales, bits)
+    group = group_size or inputs
+    codes = np.empty((outputs, inputs), np.int8)
+    scales = np.empty((outputs, inputs // group), np.float32)
+    for rows in row_slices(weight.shape):
+        grouped = weight[rows].reshape(-1, inputs // group, group).astype(np.float32)
+        scales[rows] = representable_scales(np.abs(grouped).max(axis=2) / np.float32(limit))
+        steps = np.rint(grouped / scales[rows][:, :, None])
+        codes[rows] = np.clip(steps, -limit, limit).reshape(-1, inputs)
+    return QuantizedTensor(codes, scales, bits)
+
+
+def row_slices(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Parts of a matrix of few values each, so that work on an embedding table needs no second copy of it."""
+    outputs, inputs = shape
+    step = max(1, VALUES_AT_ONCE // inputs)
+    return (slice(start, start + step) for start in range(0, outputs, step))
 
 
 def weight_digest(codes: PlainTensor, scales: FloatArray | None, offsets: npt.NDArray[np.float16] | None = None) -> str:
