@@ -10,7 +10,7 @@ from environments import COREML, LITERT, LLAMA_CPP, OPTIMUM, Environment
 from workspace import Workspace
 
 Runtime = Literal["pte", "litert", "coreml", "gguf"]
-RECIPES = ("int8", "int4")
+RECIPES = ("int8", "int4", "int4-small", "int4-nearest")
 KOBAKO_FILES: dict[str, tuple[Runtime, str]] = {
     "executorch": ("pte", "model.pte"),
     "litert": ("litert", "model.litertlm"),
@@ -50,17 +50,23 @@ class Artifact:
 
 
 def kobako_artifact(recipe: str, target: str) -> Artifact:
-    """One target's file in a package: a scale of 16 bits per 32 weights in int4, per row in int8; the head is int8."""
+    """One target's file in a package.
+
+    In 4 bits there is a scale of 16 bits for 32 weights and, where blocks are asymmetric, a shift of 8 bits; in 8 bits
+    a scale per row, which is not counted.
+    """
     runtime, file = KOBAKO_FILES[target]
+    linear = {"int8": 8.0, "int4-nearest": 4.5}.get(recipe, 4.75)
     return Artifact(
         name=f"kobako-{recipe}-{target}", step=f"kobako-{recipe}", runtime=runtime, file=f"package/{target}/{file}",
-        linear_bits={"int8": 8.0, "int4": 4.5}[recipe], head_bits=8.0,
+        linear_bits=linear, head_bits=linear if recipe == "int4-small" else 8.0,
     )  # fmt: skip
 
 
 PEERS = (
     Artifact("optimum", "optimum", "pte", "model.pte", 4.5, 4.5, OPTIMUM),  # its untied head is 4-bit too
     Artifact("litert", "litert", "litert", "model.litertlm", 8.0, 8.0, LITERT),
+    Artifact("litert-4bit", "litert-4bit", "litert", "model.litertlm", 4.5, 4.5, LITERT),
     Artifact("coreml", "coreml", "coreml", "model.mlpackage", 16.0, 16.0, COREML),
 )
 LLAMA = Artifact("llama-cpp", None, "gguf", "model.gguf", 5.0, 8.5, LLAMA_CPP)  # Q4_1 with a Q8_0 embedding

@@ -68,6 +68,16 @@ def export_litert(workspace: Workspace) -> dict[str, Any]:
     return found(measured(command, workspace.log("litert")), command)
 
 
+def export_litert_4bit(workspace: Workspace) -> dict[str, Any]:
+    """The same with the exporter's 4-bit recipe: symmetric blocks of 32, head and embedding too."""
+    out = emptied(workspace.artifacts("litert-4bit"))
+    command: list[str | Path] = [
+        LITERT.tool("litert-torch"), "export_hf", f"--model={workspace.checkpoint}", f"--output_dir={out}",
+        "--quantization_recipe=dynamic_wi4b32_afp32",
+    ]  # fmt: skip
+    return found(measured(command, workspace.log("litert-4bit")), command)
+
+
 def export_coreml(workspace: Workspace) -> dict[str, Any]:
     """The vendor's public recipe (``inside/coreml_convert.py``): float16, stateful, flexible query length."""
     out = emptied(workspace.artifacts("coreml"))

@@ -6,8 +6,10 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 
 from measured import StepFailed
+from qualitytable import quality_markdown, quality_ratios
 from steps import Step, all_steps
 from table import markdown, summarize
 from workspace import HOME, Workspace
@@ -28,6 +30,8 @@ def arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("action", nargs="?", choices=("run", "table", "steps"), default="run",
                         help="run what is left and print the table [default]; table only; list the steps")  # fmt: skip
+    parser.add_argument("--quality", action="store_true",
+                        help="sizes and losses only: no timing, so the machine need not be quiet")  # fmt: skip
     parser.add_argument("--only", action="append", default=[], metavar="STEP", help="run just this step; repeatable")
     parser.add_argument("--fresh", action="store_true",
                         help="redo steps that are done (environments only when named by --only)")  # fmt: skip
@@ -43,7 +47,7 @@ def main() -> int:
     """Run, then show."""
     asked = arguments()
     workspace = Workspace(asked.layers)
-    steps = all_steps(llama_cpp=asked.llama_cpp)
+    steps = [step for step in all_steps(llama_cpp=asked.llama_cpp) if not (asked.quality and step.name == "speed")]
     if unknown := set(asked.only) - {step.name for step in steps}:
         say(f"unknown step {', '.join(sorted(unknown))}; there are: {', '.join(step.name for step in steps)}")
         return 2
@@ -55,7 +59,10 @@ def main() -> int:
     if asked.action == "run":
         failed = run(steps, workspace, only=asked.only, fresh=asked.fresh)
     summary = summarize(workspace)
-    print(json.dumps(summary.as_json(), indent=2, ensure_ascii=False) if asked.json else markdown(summary))
+    if asked.quality:
+        summary = replace(summary, ratios=tuple(quality_ratios({row.name: row for row in summary.rows})))
+    text = quality_markdown if asked.quality else markdown
+    print(json.dumps(summary.as_json(), indent=2, ensure_ascii=False) if asked.json else text(summary))
     if failed:
         say(f"failed: {', '.join(failed)}; run again to go on from there")
         return 1

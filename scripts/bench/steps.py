@@ -50,7 +50,7 @@ class Step:
 def all_steps(*, llama_cpp: bool) -> list[Step]:
     """Environments, model, what the tools make, what is read from it; llama.cpp only when asked for."""
     peers = [*artifacts.PEERS, *([artifacts.LLAMA] if llama_cpp else [])]
-    made = ["optimum", "litert", "coreml", *(f"kobako-{recipe}" for recipe in artifacts.RECIPES)]
+    made = ["optimum", "litert", "litert-4bit", "coreml", *(f"kobako-{recipe}" for recipe in artifacts.RECIPES)]
     wanted = [one for one in environments.ENVIRONMENTS if llama_cpp or one is not environments.LLAMA_CPP]
     steps = [
         Step(f"environment-{one.name}", f"install {', '.join(one.packages)}",
@@ -58,14 +58,19 @@ def all_steps(*, llama_cpp: bool) -> list[Step]:
         for one in wanted
     ]  # fmt: skip
     steps.append(Step("model", "fetch the model, write it for the peers, ask the original", exports.prepare_model))
-    exporters = {"optimum": exports.export_optimum, "litert": exports.export_litert, "coreml": exports.export_coreml}
+    exporters = {
+        "optimum": exports.export_optimum, "litert": exports.export_litert,
+        "litert-4bit": exports.export_litert_4bit, "coreml": exports.export_coreml,
+    }  # fmt: skip
     for name, export in exporters.items():
-        steps.append(Step(name, f"export with {name}", export, needs=(f"environment-{name}", "model")))
+        environment = f"environment-{name.removesuffix('-4bit')}"
+        steps.append(Step(name, f"export with {name}", export, needs=(environment, "model")))
     for recipe in artifacts.RECIPES:
         build = partial(exports.build_kobako, recipe=recipe)
         steps.append(Step(f"kobako-{recipe}", f"kobako build --recipe {recipe}, twice", build, needs=("model",)))
     for peer in peers:
-        needs = ("model", f"environment-{peer.name}", *([peer.step] if peer.step else []))
+        assert peer.environment is not None
+        needs = ("model", f"environment-{peer.environment.name}", *([peer.step] if peer.step else []))
         work = partial(readings.quality, artifacts=[peer])
         steps.append(Step(f"quality-{peer.name}", f"KL and top-1 of {peer.name}", work, needs=needs))
     for recipe in artifacts.RECIPES:

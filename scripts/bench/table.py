@@ -12,9 +12,13 @@ from workspace import MODEL, QUALITY_TOKENS, Workspace
 MAKERS = {
     "optimum": "optimum-cli export executorch (8da4w g32, embedding 8w)",
     "litert": "litert-torch export_hf (default int8)",
+    "litert-4bit": "litert-torch export_hf (dynamic_wi4b32_afp32)",
     "coreml": "torch.jit.trace + ct.convert (stateful, fp16)",
     "llama-cpp": "llama.cpp on the Q4_1 file",
 }
+
+ONE_FOR_EACH = ("optimum", "litert", "coreml")
+"""What one would run to get a file for each runtime."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def _row(workspace: Workspace, artifact: Artifact, speeds: Mapping[str, Any]) ->
     target = artifact.name.rsplit("-", 1)[-1]
     return Row(
         name=artifact.name,
-        maker=f"kobako build --recipe {artifact.name.split('-')[1]}" if own else MAKERS[artifact.name],
+        maker=f"kobako build --recipe {str(artifact.step).removeprefix('kobako-')}" if own else MAKERS[artifact.name],
         wall_s=None if own else made.get("wall_s"),
         cpu_s=None if own else made.get("cpu_s"),
         peak_rss_bytes=None if own else made.get("peak_rss_bytes"),
@@ -114,8 +118,8 @@ def _remark(quality: Mapping[str, Any], proven: bool) -> str:
 
 def _ratios(workspace: Workspace, rows: Mapping[str, Row]) -> list[Ratio]:
     own = (workspace.result("kobako-int8") or {}).get("wall_s")
-    walls = [row.wall_s for name in MAKERS if (row := rows.get(name)) and row.wall_s is not None]
-    peers_wall = sum(walls) if len(walls) == len(PEERS) else None
+    walls = [row.wall_s for name in ONE_FOR_EACH if (row := rows.get(name)) and row.wall_s is not None]
+    peers_wall = sum(walls) if len(walls) == len(ONE_FOR_EACH) else None
     return [
         _ratio("three int8 targets, cold, proof included ÷ the peers' sum", own, peers_wall, 0.5),
         *(
@@ -127,6 +131,16 @@ def _ratios(workspace: Workspace, rows: Mapping[str, Row]) -> list[Ratio]:
         *(_at_most(f"peak RSS of any process, {recipe}", _gigabytes(workspace, recipe), 3, "GB") for recipe in RECIPES),
         _faster("decode, .litertlm int8 ÷ litert-torch's", rows, "kobako-int8-litert", "litert", 2.2),
         _faster("decode, .pte int4 ÷ optimum's (equal linear weights)", rows, "kobako-int4-executorch", "optimum", 1.0),
+        *(
+            _faster(
+                f"decode, {target} int4 ÷ int4-nearest",
+                rows,
+                f"kobako-int4-{target}",
+                f"kobako-int4-nearest-{target}",
+                0.95,
+            )
+            for target in ("executorch", "litert")
+        ),
         _faster("decode, .pte int8 ÷ optimum's 4-bit", rows, "kobako-int8-executorch", "optimum", None),
         _faster("decode, .pte int4 ÷ llama.cpp's Q4_1", rows, "kobako-int4-executorch", "llama-cpp", None),
     ]
@@ -203,33 +217,39 @@ def _disturbances(workspace: Workspace) -> list[str]:
 def markdown(summary: Summary) -> str:
     """The table, the ratios and the notes as Markdown."""
     lines = [f"## {MODEL}: kobako and the nearest tools", ""]
-    lines += _grid(
+    lines += grid(
         ("artifact", "made by", "wall", "CPU", "peak RSS", "size", "KL nats", "top-1", "run in", "prefill tok/s",
          "decode tok/s", "of bandwidth", ""),
         [_cells(row) for row in summary.rows],
     )  # fmt: skip
-    verdicts = {True: "yes", False: "**NO**", None: "–"}
-    cells = [(ratio.name, ratio.value, ratio.demand, verdicts[ratio.holds]) for ratio in summary.ratios]
-    lines += ["", *_grid(("ratio", "measured", "demanded", "holds"), cells), ""]
+    cells = [(ratio.name, ratio.value, ratio.demand, verdict(ratio.holds)) for ratio in summary.ratios]
+    lines += ["", *grid(("ratio", "measured", "demanded", "holds"), cells), ""]
     return "\n".join([*lines, *(f"- {note}" for note in summary.notes)]) + "\n"
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     own = row.wall_s is None and row.maker.startswith("kobako")
     return (
-        row.name, row.maker, "see below" if own else _show(row.wall_s, "{:.0f} s"),
-        "see below" if own else _show(row.cpu_s, "{:.0f} s"),
-        "see below" if own else _show(row.peak_rss_bytes, "{:.2f} GB", 1e9), _show(row.size_bytes, "{:.1f} MB", 1e6),
-        _show(row.kl_nats, "{:.2g}"), _show(row.top1, "{:.1%}"), row.engine or "–",
-        _show(row.prefill_tokens_per_s, "{:.0f}"), _show(row.decode_tokens_per_s, "{:.1f}"),
-        _show(row.bandwidth_share, "{:.0%}"), row.remark,
+        row.name, row.maker, "see below" if own else show(row.wall_s, "{:.0f} s"),
+        "see below" if own else show(row.cpu_s, "{:.0f} s"),
+        "see below" if own else show(row.peak_rss_bytes, "{:.2f} GB", 1e9), show(row.size_bytes, "{:.1f} MB", 1e6),
+        show(row.kl_nats, "{:.2g}"), show(row.top1, "{:.1%}"), row.engine or "–",
+        show(row.prefill_tokens_per_s, "{:.0f}"), show(row.decode_tokens_per_s, "{:.1f}"),
+        show(row.bandwidth_share, "{:.0%}"), row.remark,
     )  # fmt: skip
 
 
-def _show(value: float | None, form: str, unit: float = 1.0) -> str:
+def verdict(holds: bool | None) -> str:
+    """Whether a promise holds, for people."""
+    return {True: "yes", False: "**NO**", None: "–"}[holds]
+
+
+def show(value: float | None, form: str, unit: float = 1.0) -> str:
+    """A figure, or a dash where there is none."""
     return "–" if value is None else form.format(value / unit)
 
 
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return [f"| {' | '.join(line)} |" for line in lines]

@@ -15,7 +15,7 @@ INSIDE = Path(__file__).resolve().parent / "inside"
 
 MODEL = "smollm2-135m-instruct"
 CONTEXT_TOKENS = 1024
-QUALITY_TOKENS = 192
+QUALITY_TOKENS = 512
 PROMPT_TOKENS = 128
 DECODE_TOKENS = 64
 THREADS = 2
