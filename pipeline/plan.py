@@ -11,6 +11,7 @@ from .codec import from_json, read_json
 from .contracts import RECIPES, Curve, ExportOptions, Mixture, Recipe, Reference, Source
 from .errors import KobakoError
 from .estimate import Estimate, estimate
+from .reference.grids import source_grid
 from .stagecode import expect_inputs, export_inputs, load_inputs, quantize_inputs, sensitivity_inputs, validate_inputs
 from .system import Machine
 
@@ -107,9 +108,14 @@ def _fetched(
         weights_bytes=need.weights_bytes,
         disk_bytes=need.disk_bytes,
         available_bytes=available,
-        note=f"Too little memory for: {', '.join(short)}." if short else "",
+        note=" ".join(filter(None, (source_grid(source, recipe), short_note(short)))),
         curve=_curve(cache, load_key),
     )
+
+
+def short_note(stages: list[str]) -> str:
+    """A warning about stages that will not fit into memory."""
+    return f"Too little memory for: {', '.join(stages)}." if stages else ""
 
 
 def _curve(cache: Cache, load_key: str) -> tuple[Mixture, ...]:

@@ -15,6 +15,7 @@ from .. import families
 from ..contracts import Progress, Reference, Source, no_progress
 from ..errors import IntegrityError, UnsupportedModel
 from . import gguf, gguf_config, gguf_tokenizer, hf_tokenizer
+from .prequantized import original_name, packing_of
 from .weights import full_name, gguf_path, open_safetensors, safetensors_paths
 
 ROPE_TYPES = ("default", "llama3", "linear", "yarn", "longrope")
@@ -66,7 +67,9 @@ def load_directory(source: Source, out: Path) -> dict[str, Any]:
         config = family.rewrite(config)
         family = families.get(config["model_type"])
     files = [open_safetensors(path) for path in safetensors_paths(source)]
-    names = {full_name(name, family): (file, name) for file in files for name in file.keys()}  # noqa: SIM118
+    packing = packing_of(config)
+    stored = [(file, name, original_name(name, packing)) for file in files for name in file.keys()]  # noqa: SIM118
+    names = {full_name(original, family): (file, name) for file, name, original in stored if original}
     if family.embedding not in names:
         if family.model_type not in families.names():
             raise UnsupportedModel(
@@ -75,8 +78,8 @@ def load_directory(source: Source, out: Path) -> dict[str, Any]:
                 "CONTRIBUTING.md tells how to add a family.",
             )
         raise IntegrityError(f"{source.name} has no tensor {family.embedding}.", "Fetch the model again.")
-    holder, stored = names[family.embedding]
-    rows = holder.get_slice(stored).get_shape()[0]
+    holder, stored_name = names[family.embedding]
+    rows = holder.get_slice(stored_name).get_shape()[0]
     if rows != config.get("vocab_size"):
         raise IntegrityError(
             f"{family.embedding} has {rows} rows, config.json says vocab_size {config.get('vocab_size')}.",
@@ -85,11 +88,12 @@ def load_directory(source: Source, out: Path) -> dict[str, Any]:
     config.setdefault("tie_word_embeddings", family.head not in names)  # defaults differ between families
     hf_tokenizer.write(source, out / "tokenizer", config)
     config.pop("auto_map", None)  # a known architecture needs no code of the repository
+    config.pop("quantization_config", None)  # from here on the weights are the floats that they stand for
     return config
 
 
 def check_architecture(config: Mapping[str, Any]) -> None:
-    """Raise UnsupportedModel for unknown families, remote code and weights that are quantized already."""
+    """Raise UnsupportedModel for unknown families, remote code and unreadable ways to quantize."""
     model_type = config.get("model_type")
     if "auto_map" in config and model_type not in families.names():
         raise UnsupportedModel(
@@ -100,11 +104,7 @@ def check_architecture(config: Mapping[str, Any]) -> None:
     if not isinstance(model_type, str):
         raise UnsupportedModel("config.json names no model_type.", "Is it a model of transformers?")
     families.get(model_type)
-    if method := config.get("quantization_config"):
-        name = method.get("quant_method", "some method") if isinstance(method, dict) else "some method"
-        raise UnsupportedModel(
-            f"these weights are quantized already ({name}).", "Name the original model: kobako quantizes by itself."
-        )
+    packing_of(config)
 
 
 def check_rope(config: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from ..contracts import FloatArray, Reference, Source
 from ..errors import IntegrityError, UnsupportedModel
 from ..families import Family
 from . import gguf, gguf_config
+from .prequantized import Packing, original_name, packing_of, unpacked
 
 INDEX = "model.safetensors.index.json"
 FLOATS = ("F32", "F16", "BF16")
@@ -37,7 +38,8 @@ def open_reference(reference: Reference) -> Iterator[Mapping[str, FloatArray]]:
             yield stack.enter_context(open_gguf(gguf_path(reference.source), family, config))
         else:
             hidden = {family.head} if config.get("tie_word_embeddings", False) else set()
-            yield SafetensorsReader(reference.source, hidden, family)
+            packing = packing_of(json.loads((reference.source.directory / "config.json").read_text()))
+            yield SafetensorsReader(reference.source, hidden, family, packing)
 
 
 def gguf_path(source: Source) -> Path:
@@ -49,18 +51,21 @@ def gguf_path(source: Source) -> Path:
 
 
 class SafetensorsReader(Mapping[str, FloatArray]):
-    """Tensors of one or several safetensors files, mapped."""
+    """Tensors of one or several safetensors files, mapped; what is packed comes out as the floats it stands for."""
 
-    def __init__(self, source: Source, hidden: set[str], family: Family) -> None:
+    def __init__(self, source: Source, hidden: set[str], family: Family, packing: Packing | None = None) -> None:
         import ml_dtypes  # noqa: F401  # teaches NumPy bfloat16, which safetensors then uses
 
         self._files: dict[str, tuple[Any, str]] = {}
+        self._packing = packing
+        self._holders: dict[str, Any] = {}
         self._transposed = tuple(f"{path}.weight" for path in family.transposed)
         for path in safetensors_paths(source):
             opened = open_safetensors(path)
             for stored in opened.keys():  # noqa: SIM118
-                name = full_name(stored, family)
-                if name not in hidden:
+                self._holders[stored] = opened
+                original = original_name(stored, packing)
+                if original and (name := full_name(original, family)) not in hidden:
                     self._files[name] = (opened, stored)
 
     def __iter__(self) -> Iterator[str]:
@@ -75,6 +80,9 @@ class SafetensorsReader(Mapping[str, FloatArray]):
         return np.ascontiguousarray(values.T) if name.endswith(self._transposed) and values.ndim == 2 else values
 
     def _stored(self, file: Any, name: str) -> FloatArray:
+        path, _, leaf = name.rpartition(".")
+        if self._packing and leaf == self._packing.suffix:
+            return self._unpacked(path, self._packing)
         kind = file.get_slice(name).get_dtype()
         if kind not in FLOATS:
             raise UnsupportedModel(
@@ -82,6 +90,14 @@ class SafetensorsReader(Mapping[str, FloatArray]):
                 "Name the original model.",
             )
         return np.asarray(file.get_tensor(name)).astype(np.float32, copy=False)
+
+    def _unpacked(self, path: str, packing: Packing) -> FloatArray:
+        try:
+            return unpacked(lambda name: np.asarray(self._holders[name].get_tensor(name)), path, packing)
+        except (KeyError, ValueError, IndexError) as error:
+            raise IntegrityError(
+                f"{path} is not packed as {packing.method} packs ({error}).", "Fetch it again, or name the original."
+            ) from error
 
 
 def full_name(stored: str, family: Family) -> str:

@@ -115,9 +115,12 @@ def test_inspect_reads_every_artifact(built: Path, kobako: Call) -> None:
 
 
 def test_plan_knows_what_is_cached(built: Path, kobako: Call) -> None:
-    steps = {step["stage"]: step["state"] for step in kobako("plan", MODEL, "--recipe", "int8", "--json").json["steps"]}
-    assert set(steps.values()) == {"cached"}
-    other = {step["stage"]: step for step in kobako("plan", MODEL, "--recipe", "int4", "--json").json["steps"]}
+    shown = kobako("plan", MODEL, "--recipe", "int8", "--json").json
+    assert {step["state"] for step in shown["steps"]} == {"cached"}
+    assert "has another grid" in shown["note"]
+    planned = kobako("plan", MODEL, "--recipe", "int4", "--json").json
+    assert "4-bit blocks of 32, which recipe int4 keeps" in planned["note"]
+    other = {step["stage"]: step for step in planned["steps"]}
     assert other["load"]["state"] == "cached"
     assert other["litert export"]["rss_bytes"] > 0
 
