@@ -97,6 +97,7 @@ class Recipe:
             the outputs on the calibration text change least (`kobako.pipeline.gptq`).
         wide: parameters kept in 8 bits although `weight_bits` or `embedding_bits` is 4, by name.
         loss_limit_nats: the mean KL to the original that the user allows; None = the recipe's usual gate.
+        calibration_sha256: of the user's own calibration text; None = kobako's.
     """
 
     name: str
@@ -107,6 +108,12 @@ class Recipe:
     rounding: Rounding = "nearest"
     wide: tuple[str, ...] = ()
     loss_limit_nats: float | None = None
+    calibration_sha256: str | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether quantizing reads a calibration text."""
+        return self.smoothing > 0.0 or self.rounding == "gptq"
 
 
 RECIPES: Mapping[str, Recipe] = {

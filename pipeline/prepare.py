@@ -76,8 +76,11 @@ def _quantize(run: Run, reference: Reference, load_key: str, recipe: Recipe, lab
         "quantize",
         label,
         quantize_inputs(load_key, recipe),
-        lambda out: {"reference": to_json(reference), "recipe": to_json(recipe), "out": str(out)},
-    )
+        lambda out: {
+            "reference": to_json(reference), "recipe": to_json(recipe), "out": str(out),
+            "calibration": run.request.calibration_path,
+        },
+    )  # fmt: skip
 
 
 def _mixture(run: Run, reference: Reference, load_key: str, goal: Goal) -> Recipe:
@@ -87,8 +90,10 @@ def _mixture(run: Run, reference: Reference, load_key: str, goal: Goal) -> Recip
         "sensitivity",
         "sensitivity",
         sensitivity_inputs(load_key, narrow.key),
-        lambda _: {"reference": to_json(reference), "narrow": narrow.value},
-    )
+        lambda _: {
+            "reference": to_json(reference), "narrow": narrow.value, "calibration": run.request.calibration_path,
+        },
+    )  # fmt: skip
     rounds = any(targets.get(name).activations(run.request.recipe) == "int8-dynamic" for name in run.request.targets)
     tokenizer = sum(path.stat().st_size for path in reference.tokenizer_dir.iterdir())
     recipe = allocate(

@@ -17,11 +17,11 @@ import numpy as np
 
 from . import blocks, families
 from .calibrate import input_moments, quantize_layers
+from .calibration import calibration_ids
 from .contracts import FloatArray, Progress, Quantized, Recipe, Reference, no_progress
 from .errors import IntegrityError, UnsupportedRecipe
 from .gptq import gptq
 from .scheme import Role, Scheme, bits_of, parameter_roles, smoothed
-from .smooth import calibration_ids
 from .tokens import ShippedTokenizer
 from .weights import WEIGHTS_FILE, WeightTensor, round_to_nearest, write_weights
 
@@ -59,10 +59,13 @@ def quantize_tensor(
     return gptq(value, moments, group)
 
 
-def quantize(reference: Reference, recipe: Recipe, out: Path, progress: Progress = no_progress) -> Quantized:
-    """Quantize every parameter of `reference` into the existing directory `out`.
+def quantize(
+    reference: Reference, recipe: Recipe, out: Path, progress: Progress = no_progress, calibration: Path | None = None
+) -> Quantized:
+    """Quantize every parameter of `reference` into the existing directory `out`; `calibration`: the user's own text.
 
-    Raises IntegrityError (NaN or inf), UnsupportedRecipe (group size), UnsupportedModel (architecture).
+    Raises IntegrityError (NaN or inf), UnsupportedRecipe (group size), UnsupportedModel (architecture), UsageError
+    (calibration text).
     """
     from .reference.eager import empty_model, load_config
     from .reference.model import reference_model
@@ -73,10 +76,12 @@ def quantize(reference: Reference, recipe: Recipe, out: Path, progress: Progress
     with open_reference(reference) as stored:
         tensors: Mapping[str, FloatArray] = stored
         done: Mapping[str, WeightTensor] = {}
-        if recipe.smoothing or recipe.rounding == "gptq":
+        if recipe.calibrated:
             progress(0.0, "the original model reads the calibration text")
             model = reference_model(reference)
-            sequences = calibration_ids(ShippedTokenizer(reference.tokenizer_dir))
+            sequences = calibration_ids(
+                ShippedTokenizer(reference.tokenizer_dir), calibration, recipe.calibration_sha256
+            )
             scheme = Scheme(roles, recipe, family)
             tensors = smoothed(model, stored, scheme, sequences)
             if recipe.rounding == "gptq":

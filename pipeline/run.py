@@ -34,6 +34,7 @@ class Request:
         jobs: how many targets run side by side.
         measure: also time each artifact in its engine.
         goal: a size or a loss that a mixture of 4 and 8 bits must meet; `recipe` is then what the mixture starts from.
+        calibration: the user's own calibration text; the recipe holds its digest.
         licence_policy: what to do about a licence that is not plainly permissive (`kobako.pipeline.licences`).
     """
 
@@ -50,6 +51,12 @@ class Request:
     measure: bool = True
     goal: Goal | None = None
     licence_policy: Policy = "warn"
+    calibration: Path | None = None
+
+    @property
+    def calibration_path(self) -> str:
+        """Absolute, for workers; empty for kobako's own text."""
+        return str(self.calibration.absolute()) if self.calibration else ""
 
 
 @dataclass

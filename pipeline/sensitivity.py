@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import families
+from .calibration import calibration_ids
 from .contracts import Curve, FloatArray, Part, Progress, Quantized, Reference
 from .metrics import kl_nats
 from .scheme import Role, Scheme, parameter_roles, smoothed
-from .smooth import calibration_ids
 from .tokens import ShippedTokenizer
 from .weights import QuantizedWeights, open_weights, round_to_nearest, stored_bytes
 
@@ -29,8 +29,8 @@ MOST_TOKENS = 384
 TABLE = "table of tokens"
 
 
-def sensitivity(reference: Reference, narrow: Quantized, progress: Progress) -> Curve:
-    """The loss of each part at 4 bits; `narrow` is the model with everything at 4 bits."""
+def sensitivity(reference: Reference, narrow: Quantized, progress: Progress, calibration: Path | None = None) -> Curve:
+    """The loss of each part at 4 bits; `narrow` is the model with everything at 4 bits, `calibration` as for it."""
     from .reference.eager import empty_model, load_config
     from .reference.model import reference_model
     from .reference.weights import open_reference
@@ -42,7 +42,8 @@ def sensitivity(reference: Reference, narrow: Quantized, progress: Progress) -> 
     ids = tokenizer.encode(SENSITIVITY_TEXT.read_text(encoding="utf-8"))[:MOST_TOKENS]
     with open_reference(reference) as stored:
         scheme = Scheme(roles, narrow.recipe, family)
-        wide = smoothed(model, stored, scheme, calibration_ids(tokenizer))
+        sequences = calibration_ids(tokenizer, calibration, narrow.recipe.calibration_sha256)
+        wide = smoothed(model, stored, scheme, sequences)
         bench = _Bench(model, wide, ids, tied="" if family.head in roles else family.head)
         return _measure(bench, open_weights(narrow.directory), parts_of(roles, family), progress)
 

@@ -12,36 +12,19 @@ a scale for each channel they are not. There one s serves a whole block of chann
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .contracts import FloatArray
 from .families import Family
-from .tokens import ShippedTokenizer
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
     from transformers import PreTrainedModel
 
-CALIBRATION_TEXT = Path(__file__).parent / "texts" / "calibration.txt"
 SMALLEST = 1e-5
-
-
-def calibration_ids(tokenizer: ShippedTokenizer) -> list[list[int]]:
-    """Token ids of the calibration text: as one text and, where there is a chat template, as a chat for each paragraph.
-
-    Special tokens give rise to outliers of their own, so they must be among what the model reads.
-    """
-    text = CALIBRATION_TEXT.read_text(encoding="utf-8")
-    sequences = [tokenizer.encode_prompt(text)]
-    if tokenizer.chat_template:
-        for paragraph in text.split("\n\n"):
-            said = tokenizer.render([{"role": "user", "content": paragraph}]) + paragraph
-            sequences.append(tokenizer.encode(said))
-    return sequences
 
 
 def largest_inputs(model: PreTrainedModel, sequences: list[list[int]]) -> dict[str, FloatArray]:

@@ -37,14 +37,19 @@ def _quantize(arguments: Arguments, progress: Progress) -> object:
     from .quantize import quantize
 
     reference = from_json(arguments["reference"], Reference)
-    return quantize(reference, from_json(arguments["recipe"], Recipe), Path(arguments["out"]), progress)
+    recipe, out = from_json(arguments["recipe"], Recipe), Path(arguments["out"])
+    return quantize(reference, recipe, out, progress, _calibration(arguments))
+
+
+def _calibration(arguments: Arguments) -> Path | None:
+    return Path(arguments["calibration"]) if arguments["calibration"] else None
 
 
 def _sensitivity(arguments: Arguments, progress: Progress) -> object:
     from .sensitivity import sensitivity
 
     reference = from_json(arguments["reference"], Reference)
-    return sensitivity(reference, from_json(arguments["narrow"], Quantized), progress)
+    return sensitivity(reference, from_json(arguments["narrow"], Quantized), progress, _calibration(arguments))
 
 
 def _expect(arguments: Arguments, progress: Progress) -> object:

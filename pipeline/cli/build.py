@@ -12,6 +12,8 @@ from ..errors import UsageError
 from ..licences import POLICIES, Policy
 from .options import (
     cache_option,
+    calibrated_on,
+    calibration_option,
     chosen_goal,
     chosen_recipe,
     chosen_targets,
@@ -41,6 +43,7 @@ from .options import (
 @recipe_option
 @size_budget_option
 @max_kl_option
+@calibration_option
 @context_option
 @click.option(
     "--task", "tasks", multiple=True, help="What the package is for; repeatable [default: all the model can do]."
@@ -74,6 +77,7 @@ def command(
     recipe: str | None,
     size_budget: str | None,
     max_kl: float | None,
+    calibration: Path | None,
     context_tokens: int,
     tasks: tuple[str, ...],
     out: str | None,
@@ -112,7 +116,8 @@ def command(
     request = Request(
         model=model,
         targets=chosen_targets(targets),
-        recipe=chosen_recipe(recipe, goal),
+        recipe=calibrated_on(chosen_recipe(recipe, goal), calibration),
+        calibration=calibration,
         goal=goal,
         options=ExportOptions(context_tokens=context_tokens),
         tasks=tasks,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +35,10 @@ size_budget_option = click.option(
 max_kl_option = click.option(
     "--max-kl", type=click.FloatRange(min=0.0, min_open=True), help="Mix 4 and 8 bits by measurement: the smallest "
     "model whose mean KL divergence from the original is at most so many nats, say 0.03.",
+)  # fmt: skip
+calibration_option = click.option(
+    "--calibration", type=click.Path(path_type=Path, dir_okay=False), help="A UTF-8 text to calibrate on instead of "
+    "kobako's own: a few pages of what the model will read.",
 )  # fmt: skip
 context_option = click.option(
     "--context", "-c", "context_tokens", default=1024, show_default=True, type=click.IntRange(64, 131072),
@@ -66,6 +71,17 @@ def chosen_recipe(name: str | None, goal: Goal | None = None) -> Recipe:
     if name is not None:
         raise UsageError("--recipe says how weights are stored, --size-budget and --max-kl decide it.", "Drop one.")
     return RECIPES[MIXTURE_BASE]
+
+
+def calibrated_on(recipe: Recipe, path: Path | None) -> Recipe:
+    """The recipe with the user's calibration text in it. Raises UsageError for a text, or a recipe, that is not fit."""
+    from ..calibration import digest, read_text
+
+    if path is None:
+        return recipe
+    if not recipe.calibrated:
+        raise UsageError(f"recipe {recipe.name} reads no calibration text.", "Leave --calibration out.")
+    return replace(recipe, calibration_sha256=digest(read_text(path)))
 
 
 def chosen_goal(size_budget: str | None, max_kl: float | None) -> Goal | None:

@@ -179,7 +179,9 @@ def recipe_words(data: Mapping[str, Any]) -> str:
         return "weights in 16-bit floating point"
     scale = f"one scale per {group} weights" if group else "one scale per output channel"
     kind = "float" if recipe["embedding_bits"] == 16 else "integer"
-    return f"{bits}-bit integer weights, {scale}; {recipe['embedding_bits']}-bit {kind} embedding"
+    own = recipe.get("calibration_sha256")
+    calibrated = f"; calibrated on a text of the builder's own (SHA-256 {own[:12]}…)" if own else ""
+    return f"{bits}-bit integer weights, {scale}; {recipe['embedding_bits']}-bit {kind} embedding{calibrated}"
 
 
 def origin_words(data: Mapping[str, Any]) -> str:
