@@ -20,6 +20,7 @@ from .codec import from_json, to_json
 from .contracts import (
     Expectations,
     Exported,
+    Goal,
     Measurement,
     Recipe,
     Report,
@@ -100,6 +101,7 @@ def _build(run: Run, jobs: int, limit: int, started: float) -> Result:
     if failures and not (request.allow_failing and parts):
         raise next(iter(failures.values()))
     inputs = {
+        "exports": [part.export_key for part in parts],
         "parts": [to_json(part.report) for part in parts],
         "measurements": [to_json(part.measurement) for part in parts if part.measurement],
         "tasks": to_json(tasks),
@@ -117,6 +119,7 @@ def _build(run: Run, jobs: int, limit: int, started: float) -> Result:
         parts=tuple(parts),
         stages=tuple(run.stages),
         failures={name: str(error) for name, error in failures.items()},
+        curve=prepared.curve,
     )
     standing = check_destination(out, name)
     unchanged = standing is not None and standing["build_id"] == contents.build_id and _sizes_hold(out, standing)
@@ -228,6 +231,7 @@ def _make_target(run: Run, prepared: Prepared, name: str, expected: Future[tuple
         lambda out: {"target": name, "quantized": to_json(prepared.quantized), "options": options, "out": str(out)},
     )
     exported = from_json(exporting.value, Exported)
+    check_size(exported, run.request.goal)
     expectations, _, expect_key = expected.result()
     proving = run.stage(
         "validate",
@@ -246,6 +250,20 @@ def _make_target(run: Run, prepared: Prepared, name: str, expected: Future[tuple
     return _Built(exported, exporting.key, report, exporting.seconds + proving.seconds, peak)
 
 
+def check_size(exported: Exported, goal: Goal | None) -> None:
+    """Raise UnsupportedRecipe when the size that was asked for, which was estimated till now, is not kept."""
+    sizes: dict[str, int] = {}
+    for name in exported.files:
+        whole = name.partition("/")[0]  # a .mlpackage is a directory
+        sizes[whole] = sizes.get(whole, 0) + (exported.directory / name).stat().st_size
+    largest = max(sizes, key=lambda name: sizes[name])
+    if goal is not None and goal.size_bytes is not None and sizes[largest] > goal.size_bytes:
+        raise UnsupportedRecipe(
+            f"{exported.target}'s {largest} takes {sizes[largest] / 1e6:.1f} MB, more than {goal.words()}.",
+            f"Ask for --size-budget {sizes[largest] / 1e6 + 0.1:.1f}MB, or leave this target out.",
+        )
+
+
 def _measured(run: Run, made: _Built, weight_bytes: int) -> Proven:
     """One target's part of the package, timed when asked for (a failing proof is not worth timing)."""
     name = made.exported.target
@@ -262,6 +280,7 @@ def _measured(run: Run, made: _Built, weight_bytes: int) -> Proven:
     return Proven(
         title=targets.get(name).title,
         exported=made.exported,
+        export_key=made.export_key,
         report=made.report,
         measurement=measurement,
         build_seconds=made.seconds,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .codec import to_json, write_json
-from .contracts import Expectations, Exported, ExportOptions, Measurement, Quantized, Report, Source, Task
+from .contracts import Expectations, Exported, ExportOptions, Measurement, Mixture, Quantized, Report, Source, Task
 from .errors import BadArtifact, OutputError, ProofFailed
 from .licences import write_legal
 from .manifest import FORMAT_VERSION, MANIFEST_FILE, check_manifest, file_entries, read_manifest
@@ -26,10 +26,11 @@ from .tokens import ShippedTokenizer, stop_ids
 
 @dataclass(frozen=True, kw_only=True)
 class Proven:
-    """One target's part of a package."""
+    """One target's part of a package; `export_key`: the cache's key of the artifact."""
 
     title: str
     exported: Exported
+    export_key: str
     report: Report
     measurement: Measurement | None
     build_seconds: float
@@ -39,7 +40,12 @@ class Proven:
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """Everything a package is made of. `failures`: targets that could not be made, and why."""
+    """Everything a package is made of.
+
+    Attributes:
+        failures: targets that could not be made, and why.
+        curve: the mixtures that a goal was chosen from; empty without a goal.
+    """
 
     build_id: str
     source: Source
@@ -50,6 +56,7 @@ class Contents:
     parts: tuple[Proven, ...]
     stages: tuple[Mapping[str, Any], ...]
     failures: Mapping[str, str]
+    curve: tuple[Mixture, ...] = ()
 
 
 def check_destination(out: Path, name: str) -> Mapping[str, Any] | None:
@@ -170,6 +177,7 @@ def report_data(contents: Contents) -> dict[str, Any]:
             for part in contents.parts
         },
         "failures": dict(contents.failures),
+        "curve": [to_json(point) for point in contents.curve],
         "stages": [dict(stage) for stage in contents.stages],
     }
 

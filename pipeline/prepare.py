@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 from kobako import targets
 
-from .allocate import allocate
+from .allocate import allocate, mixtures
 from .cache import Entry
 from .codec import from_json, read_json, to_json
-from .contracts import Curve, Goal, Quantized, Recipe, Reference, Source
+from .contracts import Curve, Goal, Mixture, Quantized, Recipe, Reference, Source
 from .errors import KobakoError, NotEnoughMemory, UnsupportedModel
 from .estimate import Estimate, estimate
 from .fetch import ModelRef, fetch
@@ -27,13 +27,18 @@ GRAPH_BYTES = 1_500_000
 
 @dataclass(frozen=True)
 class Prepared:
-    """What all targets share: values with the cache keys they came from."""
+    """What all targets share: values with the cache keys they came from.
+
+    Attributes:
+        curve: the mixtures of 4 and 8 bits that a goal was chosen from; empty without a goal.
+    """
 
     source: Source
     reference: Reference
     reference_key: str
     quantized: Quantized
     quantized_key: str
+    curve: tuple[Mixture, ...] = ()
 
 
 def fetch_source(run: Run, ref: ModelRef) -> Source:
@@ -66,9 +71,11 @@ def prepare(run: Run, source: Source, limit: int) -> Prepared:
     value = dict(loaded.value) | {"source": to_json(source)}  # the files may lie elsewhere than when it was cached
     reference = from_json(value, Reference)
     check_feasible(reference, request, limit)
-    recipe = request.recipe if request.goal is None else _mixture(run, reference, loaded.key, request.goal)
+    recipe, curve = request.recipe, tuple[Mixture, ...]()
+    if request.goal is not None:
+        recipe, curve = _mixture(run, reference, loaded.key, request.goal)
     quantized = _quantize(run, reference, loaded.key, recipe, "quantize")
-    return Prepared(source, reference, loaded.key, from_json(quantized.value, Quantized), quantized.key)
+    return Prepared(source, reference, loaded.key, from_json(quantized.value, Quantized), quantized.key, curve)
 
 
 def _quantize(run: Run, reference: Reference, load_key: str, recipe: Recipe, label: str) -> Entry:
@@ -83,8 +90,11 @@ def _quantize(run: Run, reference: Reference, load_key: str, recipe: Recipe, lab
     )  # fmt: skip
 
 
-def _mixture(run: Run, reference: Reference, load_key: str, goal: Goal) -> Recipe:
-    """Everything at 4 bits, what each part loses by it, and the recipe that follows from both and from the goal."""
+def _mixture(run: Run, reference: Reference, load_key: str, goal: Goal) -> tuple[Recipe, tuple[Mixture, ...]]:
+    """Everything at 4 bits, what each part loses by it, and the recipe that follows from both and from the goal.
+
+    Returned with all mixtures that there were to choose from.
+    """
     narrow = _quantize(run, reference, load_key, run.request.recipe, "quantize to 4 bits")
     measured = run.stage(
         "sensitivity",
@@ -96,12 +106,13 @@ def _mixture(run: Run, reference: Reference, load_key: str, goal: Goal) -> Recip
     )  # fmt: skip
     rounds = any(targets.get(name).activations(run.request.recipe) == "int8-dynamic" for name in run.request.targets)
     tokenizer = sum(path.stat().st_size for path in reference.tokenizer_dir.iterdir())
+    curve = from_json(measured.value, Curve)
     recipe = allocate(
-        from_json(measured.value, Curve), goal, run.request.recipe,
+        curve, goal, run.request.recipe,
         rounds_activations=rounds, beside_bytes=tokenizer + GRAPH_BYTES,
     )  # fmt: skip
     run.request = replace(run.request, recipe=recipe)
-    return recipe
+    return recipe, mixtures(curve)
 
 
 def check_feasible(reference: Reference, request: Request, limit: int) -> Estimate:

@@ -9,6 +9,7 @@ from typing import Any
 
 from . import plots, words
 from .facts import PARTS, TargetFacts, headline, origin_words, recipe_words, table, targets_of
+from .pareto import pareto_plot
 
 TEMPLATE = "page.html"
 
@@ -46,6 +47,7 @@ def _values(data: Mapping[str, Any]) -> dict[str, Any]:
         "speed": plots.speed_plots(targets),
         "layers": plots.layers_plot(targets),
         "size": plots.size_plot(data),
+        "pareto": pareto_plot(data),
         "stages": plots.stages_plot(data["stages"]),
         "source": _source(data),
         "unverified": unverified(targets),

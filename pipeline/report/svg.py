@@ -43,6 +43,16 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Cloud:
+    """Points (x, value), drawn as dots (and as a line when `line`); `label` stands at the first."""
+
+    points: Sequence[tuple[float, float]]
+    style: str
+    line: bool = False
+    label: str = ""
+
+
+@dataclass(frozen=True)
 class Axes:
     """Decades from 10**low to 10**high upwards; words at the left and right end of the x axis."""
 
@@ -150,6 +160,36 @@ def log_plot(
     return drawing(key, title, description, PLOT_HEIGHT, *layers, *ends)
 
 
+def scatter_plot(
+    key: str, title: str, description: str, clouds: Sequence[Cloud], axes: Axes, ends: tuple[float, float]
+) -> Markup:
+    """Points with an x of their own between `ends`, their height on a logarithmic axis by decades."""
+    inner = PLOT_HEIGHT - TOP - BOTTOM
+    low, high = ends
+
+    def spot(point: tuple[float, float]) -> tuple[float, float]:
+        share = (point[0] - low) / (high - low) if high > low else 0.5
+        return 1000 * min(max(share, 0.0), 1.0), TOP + inner * (1 - _place(point[1], axes))
+
+    ticks = [(power, TOP + inner * (1 - _place(10.0**power, axes))) for power in _ticks(axes)]
+    labels = [(*spot(cloud.points[0]), cloud.label) for cloud in clouds if cloud.label]
+    return drawing(
+        key, title, description, PLOT_HEIGHT,
+        *(element("line", {"x1": 0, "x2": "100%", "y1": y, "y2": y, "class": "grid"}) for _, y in ticks),
+        *(_spots([spot(point) for point in cloud.points], cloud.style, 1000, line=cloud.line) for cloud in clouds),
+        *(_tick_label(y, power, axes) for power, y in ticks),
+        *(_spot_label(x, y, label) for x, y, label in labels),
+        element("text", {"x": 0, "y": PLOT_HEIGHT - 6, "class": "axis"}, axes.left),
+        element("text", {"x": "100%", "y": PLOT_HEIGHT - 6, "class": "axis", "text-anchor": "end"}, axes.right),
+    )  # fmt: skip
+
+
+def _spot_label(x: float, y: float, label: str) -> Markup:
+    """Words above a point of a picture 1000 wide, turned inwards near its edges."""
+    anchor = "start" if x < 250 else "end" if x > 750 else "middle"
+    return element("text", {"x": f"{x / 10:.2f}%", "y": y - 7, "class": "axis halo", "text-anchor": anchor}, label)
+
+
 def decades(values: Sequence[float]) -> tuple[int, int]:
     """Exponents of the axis' ends: whole decades around the finite positive values, 2 to 12 of them."""
     positive = [value for value in values if math.isfinite(value) and value > 0]
@@ -191,13 +231,18 @@ def _points(series: Series, y: Callable[[float], float]) -> Markup:
     """A nested picture one unit wide per value; a dot is a line of no length with round ends."""
     count = max(len(series.values), 1)
     spots = [(index + 0.5, y(value)) for index, value in enumerate(series.values)]
+    return _spots(spots, series.style, count, line=series.line)
+
+
+def _spots(spots: Sequence[tuple[float, float]], style: str, width: int, *, line: bool) -> Markup:
+    """Dots, and a line through them when `line`, in a nested picture `width` units wide that stretches."""
     dots = "".join(f"M{x:g} {_short(at)}h0" for x, at in spots)
-    paths = [element("path", {"d": dots, "class": f"dots {series.style}"})]
-    if series.line and len(spots) > 1:
-        line = "M" + "L".join(f"{x:g} {_short(at)}" for x, at in spots)
-        paths.insert(0, element("path", {"d": line, "class": f"line {series.style}"}))
+    paths = [element("path", {"d": dots, "class": f"dots {style}"})]
+    if line and len(spots) > 1:
+        through = "M" + "L".join(f"{x:g} {_short(at)}" for x, at in spots)
+        paths.insert(0, element("path", {"d": through, "class": f"line {style}"}))
     box: dict[str, str | float] = {
-        "width": "100%", "height": PLOT_HEIGHT, "viewBox": f"0 0 {count} {PLOT_HEIGHT}", "preserveAspectRatio": "none",
+        "width": "100%", "height": PLOT_HEIGHT, "viewBox": f"0 0 {width} {PLOT_HEIGHT}", "preserveAspectRatio": "none",
     }  # fmt: skip
     return element("svg", box, *paths)
 

@@ -5,6 +5,7 @@ The schema classes of ai-edge-litert hold everything but the weights' bytes; tho
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,10 +74,29 @@ def load_model(data: bytes) -> Any:
     return s.ModelT.InitFromObj(s.Model.GetRootAs(data, 0))
 
 
-def _pack(model: Any, size_hint: int) -> memoryview:
+def sharing_builder(size_hint: int) -> Any:
+    """A flatbuffers Builder that stores equal vectors once.
+
+    A scale and an int64 zero point for each row, in prefill's graph and again in decode's, are 24 bytes a row.
+    """
     import flatbuffers
 
-    builder = flatbuffers.Builder(size_hint)
+    class SharingBuilder(flatbuffers.Builder):
+        def __init__(self, size: int) -> None:
+            super().__init__(size)
+            self.written: dict[tuple[str, int, bytes], int] = {}
+
+        def CreateNumpyVector(self, x: npt.NDArray[Any]) -> int:  # noqa: N802 - the name the schema calls
+            key = str(x.dtype), len(x), hashlib.sha256(x.tobytes()).digest()
+            if key not in self.written:
+                self.written[key] = int(super().CreateNumpyVector(x))
+            return self.written[key]
+
+    return SharingBuilder(size_hint)
+
+
+def _pack(model: Any, size_hint: int) -> memoryview:
+    builder = sharing_builder(size_hint)
     builder.Finish(model.Pack(builder), IDENTIFIER)
     return memoryview(builder.Bytes)[builder.Head() :]
 

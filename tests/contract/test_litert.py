@@ -258,3 +258,14 @@ def test_layers_that_differ_are_not_repeated() -> None:
     assert uniform(SimpleNamespace(num_hidden_layers=4, layer_types=["full_attention"] * 4))
     assert not uniform(SimpleNamespace(num_hidden_layers=4, layer_types=["full_attention"] * 3 + ["other"]))
     assert not uniform(SimpleNamespace(num_hidden_layers=3))
+
+
+def test_equal_vectors_are_stored_once(tmp_path: Path) -> None:
+    from kobako.targets.litert.flatbuffer import sharing_builder
+
+    builder, plain = sharing_builder(1 << 12), np.zeros(500, np.int64)
+    places = [
+        builder.CreateNumpyVector(vector) for vector in (plain, plain.copy(), plain[:499], plain.view(np.float64))
+    ]
+    assert places[0] == places[1]
+    assert len(set(places)) == 3

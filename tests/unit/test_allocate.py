@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kobako.pipeline.allocate import allocate, mixtures
-from kobako.pipeline.contracts import RECIPES, Curve, Goal, Part
+from kobako.pipeline.build import check_size
+from kobako.pipeline.contracts import RECIPES, Curve, Exported, Goal, Part
 from kobako.pipeline.errors import UnsupportedRecipe, UsageError
 from kobako.pipeline.validate.gates import quality_gate
 
@@ -98,3 +100,16 @@ def test_a_mixture_of_nothing_wide_has_a_gate_too() -> None:
     recipe = allocate(CURVE, Goal(size_bytes=5000), BASE, rounds_activations=True)
     assert recipe.wide == ()
     assert quality_gate(recipe) == quality_gate(BASE)
+
+
+def test_a_size_that_is_not_kept_after_all_is_an_error(tmp_path: Path) -> None:
+    """What an artifact holds besides weights is an estimate; the promise is about the file."""
+    for name, size in {"model.mlpackage/a": 600, "model.mlpackage/b": 500, "tokenizer.json": 900}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(size))
+    files = ("model.mlpackage/a", "model.mlpackage/b", "tokenizer.json")
+    made = Exported(target="coreml", directory=tmp_path, files=files, activations="float16", context_tokens=64)
+    with pytest.raises(UnsupportedRecipe, match=r"coreml's model\.mlpackage takes"):
+        check_size(made, Goal(size_bytes=1099))
+    for goal in (Goal(size_bytes=1100), Goal(loss_nats=0.1), None):
+        check_size(made, goal)

@@ -129,6 +129,7 @@ def _proven(directory: Path, target: str) -> Proven:
             target=target, directory=directory, files=("model.bin", "tokenizer.json"), activations="float32",
             context_tokens=64,
         ),
+        export_key="",
         report=Report(target=target, recipe="int8", activations="float32", checks=(check,), figures=figures),
         measurement=Measurement(
             target=target, engine="toy 1.0", load_s=0.1, first_token_s=0.1, prefill_tokens_per_s=100.0,

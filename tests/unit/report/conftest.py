@@ -172,6 +172,7 @@ def report_data(*, fails: bool = False) -> dict[str, Any]:
         "recipe": {
             "name": "int8", "weight_bits": 8, "group_size": None, "embedding_bits": 8, "smoothing": 0.5,
             "rounding": "nearest", "wide": [], "loss_limit_nats": None,
+            "calibration_sha256": None,
         },
         "context_tokens": 1024,
         "tasks": ["chat", "summarize"],
@@ -181,6 +182,7 @@ def report_data(*, fails: bool = False) -> dict[str, Any]:
         },
         "targets": targets,
         "failures": {},
+        "curve": [],
         "stages": [
             {"stage": stage, "seconds": seconds, "cached": cached, "peak_rss_bytes": 2_000_000_000}
             for stage, seconds, cached in stages

@@ -51,8 +51,8 @@ def contents(home: Path) -> Contents:
         tasks=(Task(name="chat"),),
         parts=(
             Proven(
-                title="ExecuTorch", exported=exported, report=report, measurement=measurement, build_seconds=1,
-                peak_rss_bytes=1, vendor_versions={},
+                title="ExecuTorch", exported=exported, export_key="", report=report, measurement=measurement,
+                build_seconds=1, peak_rss_bytes=1, vendor_versions={},
             ),
         ),
         failures={},

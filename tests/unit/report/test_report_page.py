@@ -95,6 +95,25 @@ def test_ids_are_unique_and_every_picture_is_described(broken: dict[str, Any]) -
     assert {str(link).removeprefix("#") for link in targets} <= set(ids)
 
 
+def test_the_curve_a_mixture_was_chosen_from_is_drawn(proven: dict[str, Any]) -> None:
+    assert "Size against quality" not in Page(render_html(proven)).words
+    proven["curve"] = [
+        {"wide": [], "weights_bytes": 77_000_000, "weights_loss_nats": 0.05, "loss_nats": 0.07},
+        {"wide": ["layer 0 mlp"], "weights_bytes": 99_000_000, "weights_loss_nats": 0.02, "loss_nats": 0.04},
+        {"wide": ["layer 0 mlp", "table"], "weights_bytes": 136_000_000, "weights_loss_nats": 0.01, "loss_nats": 0.03},
+    ]
+    source = render_html(proven)
+    page = Page(source)
+    assert "3 mixtures from 77.0 MB and 0.07 nats to 136.0 MB and 0.03 nats" in source
+    described = [
+        attributes["aria-labelledby"] for tag, attributes in page.tags if tag == "svg" and "role" in attributes
+    ]
+    assert "pareto-title pareto-desc" in described
+    for target in proven["targets"].values():
+        target["report"]["activations"] = "float16"
+    assert "3 mixtures from 77.0 MB and 0.05 nats" in render_html(proven)
+
+
 def test_a_passing_package_says_so(proven: dict[str, Any]) -> None:
     page = Page(render_html(proven)).words
     assert "All three formats are proven to say what the model says." in page
