@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .contracts import FloatArray
+from .smooth import last_token
 
 if TYPE_CHECKING:
     import torch
@@ -141,7 +142,7 @@ def _first_calls(
     handles = [layer.register_forward_pre_hook(note(i), with_kwargs=True) for i, layer in enumerate(stack)]
     try:
         for ids in sequences:
-            model(torch.tensor([ids]), use_cache=False, logits_to_keep=1)
+            model(torch.tensor([ids]), use_cache=False, logits_to_keep=last_token())
     finally:
         for handle in handles:
             handle.remove()

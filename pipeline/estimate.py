@@ -48,19 +48,29 @@ def parameters_of(config: Mapping[str, Any]) -> tuple[int, int]:
     head_dim = int(config.get("head_dim") or hidden // heads)
     attention = hidden * head_dim * (2 * heads + 2 * kv_heads)
     inner = config.get("intermediate_size") or config.get("n_inner") or 4 * hidden
-    feed_forward = 3 * hidden * int(inner)
+    widths = inner if isinstance(inner, list) else [inner] * layers  # Gemma 3n: each layer's own
+    feed_forward = 3 * hidden * sum(map(int, widths)) // layers
     tables = 1 if config.get("tie_word_embeddings", True) else 2
     return layers * (attention + feed_forward), tables * int(config["vocab_size"]) * hidden
+
+
+def table_parameters_of(config: Mapping[str, Any]) -> int:
+    """Parameters of the table of per-layer inputs, which no stage holds in memory; 0 when there is none."""
+    width = int(config.get("hidden_size_per_layer_input") or 0)
+    return width * int(config["num_hidden_layers"]) * int(config["vocab_size_per_layer_input"]) if width else 0
 
 
 def weights_bytes(config: Mapping[str, Any], recipe: Recipe) -> int:
     """Bytes of all codes and 16-bit scales."""
     linear, embedding = parameters_of(config)
+    table = table_parameters_of(config) * recipe.embedding_bits // 8
     per_group = 16 / recipe.group_size if recipe.group_size else 0.0
     if recipe.rounding == "gptq" and recipe.group_size:
         per_group += 8 / recipe.group_size  # the block's shift
     grouped_table = per_group if recipe.embedding_bits == 4 else 0.0
-    return int((linear * (recipe.weight_bits + per_group) + embedding * (recipe.embedding_bits + grouped_table)) / 8)
+    return table + int(
+        (linear * (recipe.weight_bits + per_group) + embedding * (recipe.embedding_bits + grouped_table)) / 8
+    )
 
 
 def estimate(config: Mapping[str, Any], recipe: Recipe, targets: list[str]) -> Estimate:

@@ -128,7 +128,9 @@ def _rounding(model: PreTrainedModel, kind: Kind) -> AbstractContextManager[None
 
 
 def _weight_digests(quantized: Quantized) -> dict[str, str]:
-    """SHA-256 of every matrix the recipe stores, by parameter name."""
+    """SHA-256 of every matrix the recipe stores, by parameter name; of a table's rows as they are."""
+    from .reference.eager import open_table_of
+
     weights = open_weights(quantized.directory)
     digests = {}
     for name in weights:
@@ -137,6 +139,8 @@ def _weight_digests(quantized: Quantized) -> dict[str, str]:
             digests[name] = weight_digest(tensor.codes, tensor.scales, tensor.offsets)
         elif tensor.dtype == np.float16:
             digests[name] = weight_digest(tensor, None)
+    if (table := open_table_of(quantized)) is not None:
+        digests[table.layout.parameter] = table.digest
     return digests
 
 
@@ -216,8 +220,13 @@ def answers_of(
 
 
 def _keys(cache: Any) -> FloatArray:
-    """Key caches ``[L, K, H, D]`` of the first tokens; Hugging Face keeps ``[B, H, T, D]`` per layer."""
-    return np.stack([layer.keys[0, :, :KEY_TOKENS].transpose(0, 1).float().numpy() for layer in cache.layers])
+    """Key caches ``[L, K, H, D]`` of the first tokens; Hugging Face keeps ``[B, H, T, D]`` per layer.
+
+    Where layers differ in H or D, the smaller ones are filled up with zeros.
+    """
+    found = [layer.keys[0, :, :KEY_TOKENS].transpose(0, 1).float().numpy() for layer in cache.layers]
+    _, heads, depth = np.max([keys.shape for keys in found], axis=0)
+    return np.stack([np.pad(k, ((0, 0), (0, heads - k.shape[1]), (0, depth - k.shape[2]))) for k in found])
 
 
 def _greedy(

@@ -153,8 +153,6 @@ def _write_reports(data: Mapping[str, Any], work: Path) -> None:
 
 def report_data(contents: Contents) -> dict[str, Any]:
     """Everything the report page shows, as JSON values."""
-    from .weights import stored_bytes_by_part
-
     return {
         "name": contents.quantized.name,
         "source": {key: value for key, value in to_json(contents.source).items() if key != "directory"},
@@ -162,7 +160,7 @@ def report_data(contents: Contents) -> dict[str, Any]:
         "recipe": to_json(contents.quantized.recipe),
         "context_tokens": contents.options.context_tokens,
         "tasks": [task.name for task in contents.tasks],
-        "weights_bytes_by_part": stored_bytes_by_part(contents.quantized.directory),
+        "weights_bytes_by_part": bytes_by_part(contents.quantized.directory),
         "targets": {
             part.exported.target: {
                 "title": part.title,
@@ -180,6 +178,17 @@ def report_data(contents: Contents) -> dict[str, Any]:
         "curve": [to_json(point) for point in contents.curve],
         "stages": [dict(stage) for stage in contents.stages],
     }
+
+
+def bytes_by_part(quantized_dir: Path) -> dict[str, int]:
+    """Stored bytes of each part of the model, its per-layer table included."""
+    from .embeddings import TABLE_FILE, open_table
+    from .weights import stored_bytes_by_part
+
+    parts = stored_bytes_by_part(quantized_dir)
+    if (quantized_dir / TABLE_FILE).exists():
+        parts["per-layer table"] = open_table(quantized_dir / TABLE_FILE).layout.data_bytes
+    return parts
 
 
 def build_manifest(contents: Contents, work: Path) -> dict[str, Any]:

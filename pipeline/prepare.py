@@ -15,6 +15,7 @@ from .allocate import allocate, mixtures
 from .cache import Entry
 from .codec import from_json, read_json, to_json
 from .contracts import Curve, Goal, Mixture, Quantized, Recipe, Reference, Source
+from .embeddings import TABLE_FILE
 from .errors import KobakoError, NotEnoughMemory, UnsupportedModel
 from .estimate import Estimate, estimate
 from .fetch import ModelRef, fetch
@@ -105,11 +106,13 @@ def _mixture(run: Run, reference: Reference, load_key: str, goal: Goal) -> tuple
         },
     )  # fmt: skip
     rounds = any(targets.get(name).activations(run.request.recipe) == "int8-dynamic" for name in run.request.targets)
+    quantized = from_json(narrow.value, Quantized)
+    table = sum(path.stat().st_size for path in quantized.directory.glob(TABLE_FILE))
     tokenizer = sum(path.stat().st_size for path in reference.tokenizer_dir.iterdir())
     curve = from_json(measured.value, Curve)
     recipe = allocate(
         curve, goal, run.request.recipe,
-        rounds_activations=rounds, beside_bytes=tokenizer + GRAPH_BYTES,
+        rounds_activations=rounds, beside_bytes=tokenizer + table + GRAPH_BYTES,
     )  # fmt: skip
     run.request = replace(run.request, recipe=recipe)
     return recipe, mixtures(curve)

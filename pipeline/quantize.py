@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from . import blocks, families
 from .calibrate import input_moments, quantize_layers
 from .calibration import calibration_ids
 from .contracts import FloatArray, Progress, Quantized, Recipe, Reference, no_progress
+from .embeddings import TABLE_FILE, TableLayout, quantized_rows, write_table
+from .embeddings.layout import Bits
 from .errors import IntegrityError, UnsupportedRecipe
 from .gptq import gptq
 from .scheme import Role, Scheme, bits_of, parameter_roles, smoothed
@@ -27,6 +30,8 @@ from .weights import WEIGHTS_FILE, WeightTensor, round_to_nearest, write_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from .reference.weights import SafetensorsReader
 
 COPIED = ("config.json", "generation_config.json")
 
@@ -69,10 +74,11 @@ def quantize(
     """
     from .reference.eager import empty_model, load_config
     from .reference.model import reference_model
-    from .reference.weights import open_reference
+    from .reference.weights import SafetensorsReader, open_reference
 
     family = families.get(reference.model_type)
-    roles = parameter_roles(empty_model(load_config(reference.directory)), family)
+    skeleton = empty_model(load_config(reference.directory))
+    roles = parameter_roles(skeleton, family)
     with open_reference(reference) as stored:
         tensors: Mapping[str, FloatArray] = stored
         done: Mapping[str, WeightTensor] = {}
@@ -88,10 +94,41 @@ def quantize(
                 done = calibrated(model, tensors, scheme, sequences, progress)
             del model
         write_weights(out / WEIGHTS_FILE, quantize_all(tensors, roles, recipe, progress, done))
+        if family.per_layer_table in roles and isinstance(stored, SafetensorsReader):
+            progress(1.0, "per-layer table")
+            extract_table(stored, table_layout(reference.name, skeleton, family.per_layer_table, recipe), out)
     for name in COPIED:
         shutil.copyfile(reference.directory / name, out / name)
     shutil.copytree(reference.tokenizer_dir, out / "tokenizer")
     return Quantized(name=reference.name, directory=out, recipe=recipe, model_type=reference.model_type)
+
+
+def table_layout(model: str, skeleton: PreTrainedModel, parameter: str, recipe: Recipe) -> TableLayout:
+    """How the per-layer table of a model is stored: a row for each token, a scale for each layer of it."""
+    from .reference.structure import embedding_scale
+
+    module = skeleton.get_submodule(parameter.removesuffix(".weight"))
+    rows, values = module.weight.shape
+    layers = skeleton.config.num_hidden_layers
+    return TableLayout(
+        model=model,
+        parameter=parameter,
+        rows=rows,
+        layers=layers,
+        width=values // layers,
+        bits=cast("Bits", bits_of(parameter, "table", recipe)),
+        multiplier=embedding_scale(module),
+    )
+
+
+def extract_table(stored: SafetensorsReader, layout: TableLayout, out: Path) -> None:
+    """Write the per-layer table of a checkpoint into `out`, a block of rows at a time.
+
+    Raises IntegrityError (NaN, inf, another shape), UnsupportedRecipe (4 bits of an odd width).
+    """
+    stored.check_shape(layout.parameter, (layout.rows, layout.layers * layout.width))
+    read = partial(stored.rows, layout.parameter)
+    write_table(out / TABLE_FILE, layout, quantized_rows(read, layout))
 
 
 def calibrated(
@@ -107,7 +144,7 @@ def calibrated(
     from .reference.eager import set_parameter
 
     roles, recipe, family = scheme.roles, scheme.recipe, scheme.family
-    for name in roles:
+    for name in outside_the_table(roles):
         set_parameter(model, name, torch.from_numpy(np.ascontiguousarray(tensors[name])))
     model.tie_weights()
     done: dict[str, WeightTensor] = {}
@@ -143,11 +180,16 @@ def quantize_all(
         )
     ready = done or {}
     made: dict[str, WeightTensor] = {}
-    for count, (name, role) in enumerate(roles.items(), start=1):
+    for count, (name, role) in enumerate(outside_the_table(roles).items(), start=1):
         made[name] = ready[name] if name in ready else quantize_tensor(name, tensors[name], role, recipe)
         if not ready:
             progress(count / len(roles), name)
     return made
+
+
+def outside_the_table(roles: Mapping[str, Role]) -> dict[str, Role]:
+    """Roles of the parameters that are tensors of the weights file; a table has a file of its own."""
+    return {name: role for name, role in roles.items() if role != "table"}
 
 
 def missing_names(roles: Iterable[str], tensors: Mapping[str, FloatArray]) -> list[str]:

@@ -13,7 +13,9 @@ from .smooth import largest_inputs, smooth
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Role = Literal["linear", "embedding", "plain"]
+Role = Literal["linear", "fine", "embedding", "table", "plain"]
+"""What a parameter is; ``fine`` linear layers keep 8 bits where others have 4; a ``table`` is kept outside the graph,
+row by row (`kobako.pipeline.embeddings`)."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +40,26 @@ def parameter_roles(model: PreTrainedModel, family: families.Family) -> dict[str
         for leaf, _ in module.named_parameters(recurse=False):
             name = f"{path}.{leaf}" if path else leaf
             matrix = leaf == "weight" and isinstance(module, nn.Linear)  # learned positions stay as they are
-            roles[name] = "linear" if matrix else "plain"
+            roles[name] = ("fine" if path.endswith(family.fine) else "linear") if matrix else "plain"
     roles[family.embedding] = "embedding"
     if family.head in roles:
         roles[family.head] = "embedding"
     if tied:
         roles.pop(family.head, None)
+    if family.per_layer_table in roles:
+        roles[family.per_layer_table] = "table"
     return roles
 
 
 def bits_of(name: str, role: Role, recipe: Recipe) -> int:
     """Bits of one parameter; 32 for what is not quantized."""
-    bits = {"linear": recipe.weight_bits, "embedding": recipe.embedding_bits, "plain": 32}[role]
+    bits = {
+        "linear": recipe.weight_bits,
+        "fine": max(8, recipe.weight_bits),
+        "embedding": recipe.embedding_bits,
+        "table": recipe.embedding_bits,
+        "plain": 32,
+    }[role]
     return 8 if bits == 4 and name in recipe.wide else bits
 
 

@@ -52,10 +52,12 @@ def parts_of(roles: Mapping[str, Role], family: families.Family) -> dict[str, tu
     """The quantized parameters, grouped: name of the part → names of its parameters."""
     parts: dict[str, tuple[str, ...]] = {}
     for name, role in roles.items():
-        if role == "plain":
+        if role in ("plain", "table"):
             continue
-        inside = name.removeprefix(f"{family.layers}.").split(".")
-        label = TABLE if role == "embedding" else f"layer {inside[0]} {inside[1]}"
+        _, _, inside = name.partition(f"{family.layers}.")
+        # a projection that belongs to no layer is a part of its own
+        label = " ".join(["layer", *inside.split(".")[:2]]) if inside else name.removesuffix(".weight")
+        label = TABLE if role == "embedding" else label
         parts[label] = (*parts.get(label, ()), name)
     return parts
 

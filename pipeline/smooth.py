@@ -45,11 +45,21 @@ def largest_inputs(model: PreTrainedModel, sequences: list[list[int]]) -> dict[s
     try:
         with torch.inference_mode():
             for ids in sequences:
-                model(torch.tensor([ids]), logits_to_keep=1)  # nothing is folded into the head
+                model(torch.tensor([ids]), logits_to_keep=last_token())  # nothing is folded into the head
     finally:
         for handle in handles:
             handle.remove()
     return largest
+
+
+def last_token() -> torch.Tensor:
+    """For ``logits_to_keep``: logits of the last token only, computed by all layers from all tokens.
+
+    With a plain 1, Gemma's layers without keys of their own see the last token only.
+    """
+    import torch
+
+    return torch.tensor([-1])
 
 
 class Smoothed(Mapping[str, FloatArray]):
@@ -66,6 +76,9 @@ class Smoothed(Mapping[str, FloatArray]):
 
     def __len__(self) -> int:
         return len(self._tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
 
     def __getitem__(self, name: str) -> FloatArray:
         value = self._tensors[name]
@@ -125,7 +138,8 @@ def smooth(
     for layer in range(layers):
         home = f"{family.layers}.{layer}"
         for giver, takers in family.feeds.items():
-            names = tuple(f"{home}.{taker}" for taker in takers)
+            # layers that share keys and values with another have no projections of their own
+            names = tuple(name for name in (f"{home}.{taker}" for taker in takers) if f"{name}.weight" in tensors)
             inputs = largest[names[0]]
             if block and len(inputs) % block:
                 continue

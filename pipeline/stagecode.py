@@ -19,7 +19,7 @@ from .contracts import ExportOptions, Recipe, Source
 from .protocols import Target
 
 ROOT = Path(__file__).parent
-SHARED = ("contracts.py", "protocols.py", "weights.py", "families")
+SHARED = ("contracts.py", "protocols.py", "weights.py", "embeddings", "families")
 CODE: Mapping[str, tuple[str, ...]] = {
     "load": ("reference",),
     "quantize": (

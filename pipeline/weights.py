@@ -106,6 +106,9 @@ class QuantizedWeights(Mapping[str, WeightTensor]):
     def __len__(self) -> int:
         return len(self._names)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
     def __getitem__(self, name: str) -> WeightTensor:
         if name not in self._names:
             raise KeyError(name)
@@ -187,7 +190,7 @@ def row_slices(shape: tuple[int, ...]) -> Iterator[slice]:
 
 def weight_digest(codes: PlainTensor, scales: FloatArray | None, offsets: npt.NDArray[np.float16] | None = None) -> str:
     """SHA-256 of one stored weight: its codes in row-major order, then its scales, then its offsets."""
-    digest = hashlib.sha256(np.ascontiguousarray(codes).tobytes())
+    digest = hashlib.sha256(np.ascontiguousarray(codes).view(np.uint8).data)  # no copy: a table may be mapped
     if scales is not None:
         digest.update(np.ascontiguousarray(scales, dtype=np.float32).tobytes())
     if offsets is not None:

@@ -27,6 +27,7 @@ class Shape:
     options: Mapping[str, Any]
     without: tuple[str, ...] = ()
     new: bool = False  # has no file of its own
+    refused_by: tuple[str, ...] = ()  # targets that cannot hold it yet
 
 
 def llama3_rope() -> dict[str, Any]:
@@ -49,6 +50,11 @@ def partial(factor: float) -> dict[str, Any]:
 
 
 SLIDING = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": WINDOW}
+PER_LAYER = {
+    "num_hidden_layers": 5, "num_kv_shared_layers": 2, "hidden_size_per_layer_input": 32,
+    "vocab_size_per_layer_input": 384, "sliding_window": WINDOW,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+}  # fmt: skip
 SHAPES: tuple[Shape, ...] = (
     Shape(model_type="llama", quirk="llama3 rope", options={"rope_parameters": llama3_rope()}),
     Shape(model_type="qwen2", quirk="biases, untied head", options={"tie_word_embeddings": False}),
@@ -100,6 +106,22 @@ SHAPES: tuple[Shape, ...] = (
         options={"embedding_multiplier": 12.0, "residual_multiplier": 0.22, "attention_multiplier": 0.1,
                  "logits_scaling": 4.0},
     ),
+    Shape(
+        model_type="gemma4_text", quirk="per-layer inputs, shared keys and values, head sizes by kind of layer",
+        refused_by=("executorch", "coreml"),
+        options={
+            **PER_LAYER, "head_dim": 16, "global_head_dim": 32, "num_key_value_heads": 1, "use_double_wide_mlp": True,
+            "final_logit_softcapping": 20.0,
+        },
+    ),
+    Shape(
+        model_type="gemma3n_text", quirk="per-layer inputs, AltUp, LAuReL, sparse activations, shared keys and values",
+        refused_by=("executorch", "coreml"),
+        options={
+            **PER_LAYER, "head_dim": 16, "laurel_rank": 32, "altup_num_inputs": 3, "vocab_size_per_layer_input": 380,
+            "activation_sparsity_pattern": [0.9, 0.0, 0.0, 0.0, 0.0], "intermediate_size": [128, 128, 160, 128, 128],
+        },
+    ),
     Shape(model_type="mistral", quirk="sliding window in all layers", options={"sliding_window": WINDOW}),
     Shape(
         model_type="smollm3", quirk="no rope in every other layer", new=True,
@@ -121,7 +143,8 @@ def make(directory: Path, shape: Shape, recipe: str, write_tokenizer: Any) -> Qu
     """A random model of `shape`, quantized into `directory`."""
     from kobako.pipeline import families
     from kobako.pipeline.contracts import no_progress
-    from kobako.pipeline.quantize import quantize_all
+    from kobako.pipeline.embeddings import TABLE_FILE, quantized_rows, write_table
+    from kobako.pipeline.quantize import quantize_all, table_layout
     from kobako.pipeline.reference.eager import empty_model
     from kobako.pipeline.scheme import parameter_roles
     from kobako.pipeline.weights import WEIGHTS_FILE, write_weights
@@ -135,6 +158,10 @@ def make(directory: Path, shape: Shape, recipe: str, write_tokenizer: Any) -> Qu
     values = {name: random_values(name, parameter.shape, family) for name, parameter in model.named_parameters()}
     roles = parameter_roles(model, family)
     write_weights(directory / WEIGHTS_FILE, quantize_all(values, roles, RECIPES[recipe], no_progress))
+    if family.per_layer_table in roles:
+        table = values[family.per_layer_table]
+        layout = table_layout(f"tiny-{shape.model_type}", model, family.per_layer_table, RECIPES[recipe])
+        write_table(directory / TABLE_FILE, layout, quantized_rows(lambda begin, end: table[begin:end], layout))
     return Quantized(
         name=f"tiny-{shape.model_type}", directory=directory, recipe=RECIPES[recipe], model_type=shape.model_type
     )
@@ -150,5 +177,5 @@ def random_values(name: str, shape: Any, family: Any) -> Any:
     values = random.standard_normal(tuple(shape)).astype(np.float32)
     if len(shape) == 2:
         return values * np.float32(1.2 / shape[1] ** 0.5)
-    norm = name.endswith("weight")
+    norm = name.endswith(("weight", "layer_scalar"))
     return values * np.float32(0.1) + np.float32((1.0 - family.norm_offset) if norm else 0.0)

@@ -25,7 +25,12 @@ class Family:
         norm_offset: what the modeling code adds to the stored weights of its RMSNorms (Gemma: 1).
         rewrite: config.json of this family → that of another which computes the same from the same tensors, or None.
         stored_names: tensors that checkpoints call otherwise than transformers' modules do: stored name → parameter.
+        stored_prefixes: the same for whole parts of a checkpoint: beginning of a stored name → of the parameter's.
+        per_layer_table: parameter name of the table ``[V, L·D]`` that gives every layer a vector for each token, or
+            None. It is kept outside the graph (`kobako.pipeline.embeddings`).
         transposed: linear modules whose weights the checkpoint stores as ``[I, O]``, by the end of their path.
+        fine: linear layers, by the end of their path, that keep 8 bits where a recipe has 4: with so few inputs that
+            they do not make a group, or that hardly weigh anything.
         residual_scale: factor of the residual stream in float16, where the plain one leaves float16's range.
         residual_writers: norms of a decoder layer whose outputs are added to the residual stream; with a
             `residual_scale` nothing else may write to it but the embedding.
@@ -53,7 +58,10 @@ class Family:
     norm_offset: float = 0.0
     rewrite: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     stored_names: Mapping[str, str] = field(default_factory=dict)
+    stored_prefixes: Mapping[str, str] = field(default_factory=dict)
+    per_layer_table: str | None = None
     transposed: tuple[str, ...] = ()
+    fine: tuple[str, ...] = ()
     residual_scale: float = 1.0
     residual_writers: tuple[str, ...] = ()
     gguf_architecture: str | None = None
@@ -64,6 +72,21 @@ class Family:
     gguf_window_pattern: int = 0
     gguf_local_theta: float = 10000.0
     litert_lm_model_type: str = "generic_model"
+
+
+def text_part(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The text configuration inside a multimodal one, with what only the outer one says of tokens.
+
+    Raises UnsupportedModel when there is none.
+    """
+    inner = config.get("text_config")
+    if not isinstance(inner, Mapping) or not isinstance(inner.get("model_type"), str):
+        raise UnsupportedModel(
+            f"config.json of {config.get('model_type')} has no text_config with a model_type.",
+            "Name the whole checkpoint, or its text part with the configuration of that.",
+        )
+    outer = ("bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings")
+    return {**{name: config[name] for name in outer if name in config}, **inner}
 
 
 ENCODERS = ("bert", "distilbert", "roberta", "electra", "camembert", "xlm-roberta", "albert", "modernbert")

@@ -11,14 +11,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from .. import families
-from ..contracts import Quantized
+from ..contracts import FloatArray, Quantized
+from ..embeddings import TABLE_FILE, Table, open_table
+from ..errors import UnsupportedModel
 from ..weights import QuantizedTensor, QuantizedWeights, open_weights
+from .structure import embedding_scale
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
+
+ReadRows = Callable[[npt.NDArray[np.int64]], FloatArray]
+"""Token ids ``[N]`` → their rows of a table, float32 ``[N, L·D]``."""
 
 
 def load_config(directory: Path) -> PretrainedConfig:
@@ -41,8 +50,44 @@ def empty_model(config: PretrainedConfig, attention: str | None = None) -> PreTr
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
     plain_linears(model)
+    stored_buffers(model)
+    constant_sparsity(model)
     model.tie_weights()
     return model.eval()
+
+
+def stored_buffers(model: nn.Module) -> None:
+    """Make parameters of the buffers that a checkpoint stores (Gemma 4's scale of each layer): they are weights too."""
+    import torch
+    from torch import nn
+
+    stored = model.state_dict().keys()
+    for name, buffer in list(model.named_buffers()):
+        if name in stored:
+            set_parameter(model, name, nn.Parameter(torch.empty_like(buffer, device="meta"), requires_grad=False))
+
+
+def constant_sparsity(model: nn.Module) -> None:
+    """Put a number where Gemma 3n computes one: how many deviations above the mean a sparse activation begins.
+
+    It is a quantile of the normal distribution for a share that the config names; no target has an operator for it.
+    """
+    import statistics
+
+    from torch import nn
+
+    def sparse(deviations: float) -> Callable[[torch.Tensor], torch.Tensor]:
+        def activations_above(inputs: torch.Tensor) -> torch.Tensor:
+            centred = inputs - inputs.mean(dim=-1, keepdim=True)
+            deviation = centred.pow(2).mean(dim=-1, keepdim=True).sqrt()
+            return nn.functional.relu(centred - deviation * deviations)
+
+        return activations_above
+
+    found: list[Any] = [module for module in model.modules() if hasattr(module, "_gaussian_topk")]
+    for module in found:
+        if module.activation_sparsity > 0.0:
+            module._gaussian_topk = sparse(statistics.NormalDist().inv_cdf(module.activation_sparsity))
 
 
 def plain_linears(model: nn.Module) -> None:
@@ -71,6 +116,8 @@ def quantized_model(quantized: Quantized, attention: str | None = None) -> PreTr
     from torch import nn
 
     model = empty_model(load_config(quantized.directory), attention)
+    if (table := open_table_of(quantized)) is not None:
+        look_up_outside(model, table.layout.parameter, lambda ids: table.rows(ids).reshape(len(ids), -1))
     weights: QuantizedWeights = open_weights(quantized.directory)
     tied = families.get(quantized.model_type).head if model.config.tie_word_embeddings else ""
     for name in weights:
@@ -82,6 +129,37 @@ def quantized_model(quantized: Quantized, attention: str | None = None) -> PreTr
         if isinstance(stored, QuantizedTensor) and stored.shifts is not None:
             model.set_submodule(path, shifted_linear(stored, module.bias))
     return model
+
+
+def open_table_of(quantized: Quantized) -> Table | None:
+    """The per-layer table of a Quantized, mapped; None when its model has none."""
+    path = quantized.directory / TABLE_FILE
+    return open_table(path) if path.exists() else None
+
+
+def refuse_table(quantized: Quantized, title: str) -> None:
+    """Raise UnsupportedModel when a model has a per-layer table: for targets that cannot read one."""
+    if open_table_of(quantized) is not None:
+        raise UnsupportedModel(
+            f"{quantized.name} takes per-layer inputs from a table, which kobako does not export to {title} yet.",
+            "Use --target litert.",
+        )
+
+
+def look_up_outside(model: nn.Module, parameter: str, read: ReadRows) -> None:
+    """Replace the embedding of `parameter` by one that reads the rows it is asked for with `read`, when it is asked."""
+    import torch
+    from torch import nn
+
+    path = parameter.removesuffix(".weight")
+    scale = embedding_scale(model.get_submodule(path))
+
+    class OutsideEmbedding(nn.Module):
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:  # [...] -> [..., L·D]
+            rows = torch.from_numpy(np.ascontiguousarray(read(ids.reshape(-1).numpy())))
+            return rows.reshape(*ids.shape, -1) * scale
+
+    model.set_submodule(path, OutsideEmbedding())
 
 
 def shifted_linear(stored: QuantizedTensor, bias: nn.Parameter | None) -> nn.Linear:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from ..contracts import Progress, Reference, Source, no_progress
 from ..errors import IntegrityError, UnsupportedModel
 from . import gguf, gguf_config, gguf_tokenizer, hf_tokenizer
 from .prequantized import original_name, packing_of
+from .structure import STATIC_ROPES
 from .weights import full_name, gguf_path, open_safetensors, safetensors_paths
 
-ROPE_TYPES = ("default", "llama3", "linear", "yarn", "longrope")
 TEXTS = ("LICENSE", "LICENCE", "NOTICE", "README", "USE_POLICY")
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|end_of_text|>", "</s>")
 """Tokens that end an answer when a chat template writes them."""
@@ -61,11 +61,11 @@ def load_directory(source: Source, out: Path) -> dict[str, Any]:
     """Configuration of a safetensors checkpoint; its tokenizer is written and its files are opened once."""
     config = read_json(source, "config.json")
     check_architecture(config)
-    check_rope(config)
     family = families.get(config["model_type"])
     if family.rewrite is not None:
         config = family.rewrite(config)
         family = families.get(config["model_type"])
+    check_rope(config)
     files = [open_safetensors(path) for path in safetensors_paths(source)]
     packing = packing_of(config)
     stored = [(file, name, original_name(name, packing)) for file in files for name in file.keys()]  # noqa: SIM118
@@ -85,11 +85,28 @@ def load_directory(source: Source, out: Path) -> dict[str, Any]:
             f"{family.embedding} has {rows} rows, config.json says vocab_size {config.get('vocab_size')}.",
             "Fetch the model again; if it repeats, tell its authors.",
         )
+    check_per_layer_table(config, family, names)
     config.setdefault("tie_word_embeddings", family.head not in names)  # defaults differ between families
     hf_tokenizer.write(source, out / "tokenizer", config)
     config.pop("auto_map", None)  # a known architecture needs no code of the repository
     config.pop("quantization_config", None)  # from here on the weights are the floats that they stand for
     return config
+
+
+def check_per_layer_table(config: Mapping[str, Any], family: families.Family, names: Container[str]) -> None:
+    """Raise IntegrityError when only one of configuration and checkpoint has per-layer inputs.
+
+    A model that lost them without a word says other things than the one that was trained.
+    """
+    if family.per_layer_table is None:
+        return
+    wanted, stored = config.get("hidden_size_per_layer_input", 1) != 0, family.per_layer_table in names
+    if wanted != stored:
+        raise IntegrityError(
+            f"config.json {'asks for' if wanted else 'rules out'} per-layer inputs (hidden_size_per_layer_input), the "
+            f"checkpoint has {'no' if wanted else 'the'} tensor {family.per_layer_table}.",
+            "Take both from the same checkpoint.",
+        )
 
 
 def check_architecture(config: Mapping[str, Any]) -> None:
@@ -112,10 +129,10 @@ def check_rope(config: Mapping[str, Any]) -> None:
     found = config.get("rope_parameters") or config.get("rope_scaling") or {}
     for parameters in [value for value in found.values() if isinstance(value, dict)] or [found]:
         kind = parameters.get("rope_type", parameters.get("type", "default"))
-        if kind not in ROPE_TYPES:
+        if kind not in STATIC_ROPES:
             raise UnsupportedModel(
                 f"its rotary embedding is of type {kind!r}, which no target exports.",
-                f"Supported: {', '.join(ROPE_TYPES)}. A checkpoint with the base context may do.",
+                f"Supported: {', '.join(STATIC_ROPES)}. A checkpoint with the base context may do.",
             )
 
 

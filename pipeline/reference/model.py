@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+from .. import families
 from ..contracts import Reference
 from ..errors import IntegrityError
-from .eager import empty_model, load_config, set_parameter
-from .weights import open_reference
+from .eager import empty_model, load_config, look_up_outside, set_parameter
+from .weights import SafetensorsReader, open_reference
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,6 +31,10 @@ def reference_model(reference: Reference, attention: str | None = None) -> PreTr
                 f"the checkpoint lacks {len(missing)} tensors, the first is {missing[0]}.", "Fetch it again."
             )
         for name, shape in expected.items():
+            if name == families.get(reference.model_type).per_layer_table and isinstance(tensors, SafetensorsReader):
+                tensors.check_shape(name, shape)
+                look_up_outside(model, name, partial(tensors.picked, name))
+                continue
             value = tensors[name]
             if value.shape != shape:
                 raise IntegrityError(f"{name} has shape {value.shape}, config.json says {shape}.", "Fetch it again.")

@@ -18,28 +18,65 @@ if TYPE_CHECKING:
 
 FULL = "full_attention"
 KINDS = (FULL, "sliding_attention")
-STATIC_ROPES = ("default", "linear", "llama3", "yarn", "longrope")
+STATIC_ROPES = ("default", "linear", "llama3", "yarn", "longrope", "proportional")
 """Rotary embeddings whose frequencies a table of positions can hold; longrope within its base context."""
+REUSES = "reuse"
+"""How a config of transformers calls a layer that reads another layer's keys and values."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CacheSizes:
-    """Static sizes of a decoder's KV cache and attention."""
+    """Static sizes of a decoder's KV cache and attention.
 
-    layers: int
+    Attributes:
+        query_heads: of every layer.
+        caches: key/value heads and their dimension of each layer that has a cache: the first ones. The others read the
+            keys and values of one of these.
+    """
+
     query_heads: int
-    heads: int
-    dim: int
+    caches: tuple[tuple[int, int], ...]
+
+    @property
+    def layers(self) -> int:
+        """How many layers have a cache."""
+        return len(self.caches)
+
+    @property
+    def heads(self) -> int:
+        """Key/value heads of all layers. Raises UnsupportedModel when they differ."""
+        return self._same(0, "numbers of key/value heads")
+
+    @property
+    def dim(self) -> int:
+        """Dimension of all heads. Raises UnsupportedModel when they differ."""
+        return self._same(1, "head dimensions")
+
+    def _same(self, index: int, what: str) -> int:
+        found = sorted({cache[index] for cache in self.caches})
+        if len(found) > 1:
+            raise UnsupportedModel(
+                f"its layers have {what} of {' and '.join(map(str, found))}, which this target does not export yet.",
+                "Use --target litert.",
+            )
+        return found[0]
 
 
 def cache_sizes(config: Any) -> CacheSizes:
     """The sizes that a config of transformers states or implies."""
-    heads = int(config.num_attention_heads)
+    heads, layers = int(config.num_attention_heads), int(config.num_hidden_layers)
+    modes = getattr(config, "kv_sharing_modes", None) or [None] * layers
+    own = getattr(config, "per_layer_config", None) or [config] * layers
     return CacheSizes(
-        layers=int(config.num_hidden_layers),
         query_heads=heads,
-        heads=int(getattr(config, "num_key_value_heads", None) or heads),
-        dim=int(getattr(config, "head_dim", None) or config.hidden_size // heads),
+        caches=tuple(
+            (
+                int(getattr(own[layer], "num_key_value_heads", None) or heads),
+                int(getattr(own[layer], "head_dim", None) or config.hidden_size // heads),
+            )
+            for layer in range(layers)
+            if modes[layer] != REUSES
+        ),
     )
 
 
@@ -54,6 +91,11 @@ def check_decoder(config: Any, context_tokens: int) -> None:
     if getattr(config, "is_encoder_decoder", False):
         raise UnsupportedModel(
             f"architecture {config.model_type}: encoder-decoder models are not exported yet.", "Try a decoder."
+        )
+    if getattr(config, "enable_moe_block", False):
+        raise UnsupportedModel(
+            f"architecture {config.model_type} with experts: mixtures of experts are not exported.",
+            "Name a dense model.",
         )
     experts = next((n for n in ("num_local_experts", "num_experts", "n_routed_experts") if getattr(config, n, 0)), None)
     if experts:

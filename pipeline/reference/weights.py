@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import families
 from ..contracts import FloatArray, Reference, Source
@@ -74,22 +75,46 @@ class SafetensorsReader(Mapping[str, FloatArray]):
     def __len__(self) -> int:
         return len(self._files)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._files  # the default reads the tensor to find out
+
     def __getitem__(self, name: str) -> FloatArray:
         file, stored = self._files[name]
         values = self._stored(file, stored)
         return np.ascontiguousarray(values.T) if name.endswith(self._transposed) and values.ndim == 2 else values
 
+    def rows(self, name: str, begin: int, end: int) -> FloatArray:
+        """Rows `begin` to `end` of a matrix, without reading the rest."""
+        file, stored = self._files[name]
+        self._check_kind(file, stored)
+        return np.asarray(file.get_slice(stored)[begin:end]).astype(np.float32, copy=False)
+
+    def picked(self, name: str, ids: npt.NDArray[np.int64]) -> FloatArray:
+        """The rows `ids` of a matrix."""
+        return np.concatenate([self.rows(name, int(row), int(row) + 1) for row in ids])
+
+    def check_shape(self, name: str, expected: tuple[int, ...]) -> None:
+        """Raise IntegrityError when a parameter is stored in another shape than `expected`."""
+        file, stored = self._files[name]
+        found = tuple(file.get_slice(stored).get_shape())
+        if found != expected:
+            raise IntegrityError(f"{name} has shape {found}, config.json says {expected}.", "Fetch it again.")
+
     def _stored(self, file: Any, name: str) -> FloatArray:
         path, _, leaf = name.rpartition(".")
         if self._packing and leaf == self._packing.suffix:
             return self._unpacked(path, self._packing)
+        self._check_kind(file, name)
+        return np.asarray(file.get_tensor(name)).astype(np.float32, copy=False)
+
+    @staticmethod
+    def _check_kind(file: Any, name: str) -> None:
         kind = file.get_slice(name).get_dtype()
         if kind not in FLOATS:
             raise UnsupportedModel(
                 f"{name} is stored as {kind}: kobako starts from float weights, not from quantized ones.",
                 "Name the original model.",
             )
-        return np.asarray(file.get_tensor(name)).astype(np.float32, copy=False)
 
     def _unpacked(self, path: str, packing: Packing) -> FloatArray:
         try:
@@ -104,6 +129,9 @@ def full_name(stored: str, family: Family) -> str:
     """A parameter's name in the causal language model: checkpoints of the bare model leave its first part out."""
     if stored in family.stored_names:
         return family.stored_names[stored]
+    for begin, wanted in family.stored_prefixes.items():
+        if stored.startswith(begin):
+            return wanted + stored.removeprefix(begin)
     base, head = (name.partition(".")[0] + "." for name in (family.embedding, family.head))
     return stored if stored.startswith((base, head)) else base + stored
 
@@ -162,6 +190,9 @@ class GgufReader(Mapping[str, FloatArray]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
 
     def __getitem__(self, name: str) -> FloatArray:
         values = gguf.dequantized(self._data, self._header.tensors[self._names[name]])

@@ -26,8 +26,11 @@ def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Pr
     """
     check_lengths(options)
     progress(0.0, "importing")
+    from kobako.pipeline.reference.eager import refuse_table
+
     from .graph import stateful_model
 
+    refuse_table(quantized, "Core ML")
     model, shapes = stateful_model(quantized, options.context_tokens)
     lowered: dict[str, Lowered] = {}
     for count, (name, chunk) in enumerate((("decode", 1), ("prefill", options.prefill_tokens))):

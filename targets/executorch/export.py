@@ -116,9 +116,10 @@ def quiet_collector() -> Iterator[None]:
 
 def check_context(quantized: Quantized, options: ExportOptions) -> dict[str, Any]:
     """The model's config.json. Raises UsageError or UnsupportedModel when the context or the model cannot be."""
-    from kobako.pipeline.reference.eager import load_config
+    from kobako.pipeline.reference.eager import load_config, refuse_table
     from kobako.pipeline.reference.structure import check_decoder
 
+    refuse_table(quantized, "ExecuTorch")
     check_decoder(load_config(quantized.directory), options.context_tokens)
     config: dict[str, Any] = json.loads((quantized.directory / "config.json").read_text())
     if options.context_tokens < 8:

@@ -30,11 +30,13 @@ def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Pr
 
     Raises UnsupportedModel (rope, sliding windows, chat template), UnsupportedRecipe, UsageError (context).
     """
+    from kobako.pipeline.reference.eager import open_table_of
+
     family = families.get(quantized.model_type)
     language_model = describe(quantized, options, family)
     model = graph(quantized, options, family, lambda part, text: progress(part * SHARE_TRACING, text))
     progress(SHARE_TRACING, "writing weights")
-    rewrite(model, open_weights(quantized.directory))
+    rewrite(model, open_weights(quantized.directory), open_table_of(quantized))
     write_model(model, out / MODEL_FILE)
     progress(0.95, "packing")
     for name in ("tokenizer.json", "tokenizer_config.json"):

@@ -18,6 +18,7 @@ from . import container
 from .flatbuffer import schema, text
 from .modelfile import ModelFile, open_model, tensors, type_name
 from .rewrite import SUMS_PREFIX
+from .rows import ROWS_SUFFIX
 
 CHUNK_BYTES = 1 << 22
 
@@ -47,7 +48,11 @@ def stored_weights(model: Path, container_path: Path) -> Iterator[StoredWeight]:
     seen: set[int] = set()
     for subgraph in file.subgraphs():
         for tensor in tensors(subgraph):
-            if is_matrix(file, tensor) and tensor.Buffer() not in seen:
+            name = text(tensor.Name())
+            if name.endswith(ROWS_SUFFIX) and tensor.Buffer() not in seen:
+                seen.add(tensor.Buffer())
+                yield StoredWeight(name=name.removesuffix(ROWS_SUFFIX), codes=file.buffer(tensor.Buffer()), scales=None)
+            elif is_matrix(file, tensor) and tensor.Buffer() not in seen:
                 seen.add(tensor.Buffer())
                 yield read_weight(file, tensor, tensors(subgraph))
 

@@ -7,22 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from kobako.pipeline.contracts import Int8Array
+from kobako.pipeline.embeddings import Table
 from kobako.pipeline.errors import UnsupportedRecipe
 from kobako.pipeline.weights import SHIFTS_SUFFIX, QuantizedTensor, WeightTensor
 
 from . import opaque
-from .flatbuffer import Bytes, LazyBuffer, constant, schema, text
+from .flatbuffer import LazyBuffer, constant, schema, text
+from .rows import fill_rows, look_up_rows
+from .subgraph import Constants, Subgraph
 from .trace import CACHE_PREFIX, WEIGHT_PREFIX
 
 SUMS_PREFIX = "kobako.block_sums_"
-
-
-def pack_int4(codes: Int8Array) -> Bytes:
-    """Int8 codes in −8…7 → two per byte, the first in the low half."""
-    flat = codes.reshape(-1).view(np.uint8)
-    packed: Bytes = (flat[0::2] & np.uint8(15)) | (flat[1::2] << np.uint8(4))
-    return packed
 
 
 def block_ones(inputs: int, blocks: int) -> QuantizedTensor:
@@ -32,43 +27,11 @@ def block_ones(inputs: int, blocks: int) -> QuantizedTensor:
 
 
 @dataclass
-class Constants:
-    """Weights as buffers of one model: each is stored once, however many subgraphs and operators read it."""
-
-    model: Any
-    weights: Mapping[str, WeightTensor]
-    buffers: dict[str, int] = field(default_factory=dict)
-
-    def buffer(self, name: str, size_bytes: int, load: Callable[[], Bytes]) -> int:
-        if name not in self.buffers:
-            self.buffers[name] = len(self.model.buffers)
-            self.model.buffers.append(LazyBuffer(size_bytes, load))
-        return self.buffers[name]
-
-    def codes(self, name: str) -> Callable[[], Bytes]:
-        """A loader that reads the weight again when the file is written, so that none stays in memory."""
-
-        def load() -> Bytes:
-            weight = self.weights[name]
-            if not isinstance(weight, QuantizedTensor):
-                return np.ascontiguousarray(weight).reshape(-1).view(np.uint8)
-            return pack_int4(weight.codes) if weight.bits == 4 else weight.codes.reshape(-1).view(np.uint8)
-
-        return load
-
-
-@dataclass
-class Rewriter:
+class Rewriter(Subgraph):
     """Rewrites one subgraph in place."""
 
-    model: Any
-    graph: Any
-    names: Mapping[int, str]  # tensor index → name of the weight it stands for
-    constants: Constants
-    operators: list[Any] = field(default_factory=list)
     dense: dict[int, int] = field(default_factory=dict)  # float16 constant → its float32 copy
     sums: dict[tuple[int, int], int] = field(default_factory=dict)  # (activations, blocks) → sums of the blocks
-    extra: dict[str, int] = field(default_factory=dict)  # constants that the traced graph does not name
     aliases: dict[int, int] = field(default_factory=dict)
 
     def run(self) -> None:
@@ -88,6 +51,9 @@ class Rewriter:
 
     def fill(self, index: int, name: str) -> None:
         """Make tensor `index` the constant `name`."""
+        if (table := self.table_named(name)) is not None:
+            fill_rows(self, index, table)
+            return
         s, tensor, weight = schema(), self.graph.tensors[index], self.constants.weights[name]
         tensor.name = name
         if isinstance(weight, QuantizedTensor):
@@ -99,6 +65,11 @@ class Rewriter:
             tensor.type = s.TensorType.FLOAT16 if half else s.TensorType.FLOAT32
             size = weight.nbytes
         tensor.buffer = self.constants.buffer(name, size, self.constants.codes(name))
+
+    def table_named(self, name: str) -> Table | None:
+        """The per-layer table, when that is the parameter's name."""
+        table = self.constants.table
+        return table if table is not None and table.layout.parameter == name else None
 
     def quantization(self, name: str, weight: QuantizedTensor) -> Any:
         s = schema()
@@ -124,10 +95,6 @@ class Rewriter:
         parameters.details = details
         return parameters
 
-    def append(self, tensor: Any) -> int:
-        self.graph.tensors.append(tensor)
-        return len(self.graph.tensors) - 1
-
     def readable(self, index: int) -> int:
         """`index`, or the float32 copy of it when it is a float16 constant."""
         s = schema()
@@ -145,16 +112,6 @@ class Rewriter:
             self.dense[index] = self.append(full)
             self.emit("DEQUANTIZE", [index], [self.dense[index]])
         return self.dense[index]
-
-    def emit(self, builtin: str, inputs: list[int], outputs: list[int], options: Any = None, version: int = 1) -> None:
-        s = schema()
-        operator = s.OperatorT()
-        operator.opcodeIndex = opcode_index(self.model, getattr(s.BuiltinOperator, builtin), version)
-        operator.inputs, operator.outputs = inputs, outputs
-        if options is not None:
-            operator.builtinOptions = options
-            operator.builtinOptionsType = getattr(s.BuiltinOptions, type(options).__name__.removesuffix("T"))
-        self.operators.append(operator)
 
     def linear(self, call: Any) -> None:
         x, weight, bias = [*call.inputs, -1][:3]
@@ -181,18 +138,6 @@ class Rewriter:
         version = 12 if self.graph.tensors[weight].quantization is not None else 5
         self.emit("FULLY_CONNECTED", [x, weight, bias], [output], options, version)
 
-    def like(self, index: int, channels: int) -> int:
-        """A new float32 tensor with the shape of `index`, but for its last axis."""
-        return self.like_shape([*(int(size) for size in self.graph.tensors[index].shape[:-1]), channels])
-
-    def like_shape(self, shape: list[int]) -> int:
-        """A new float32 tensor."""
-        s = schema()
-        tensor = s.TensorT()
-        tensor.name, tensor.type, tensor.hasRank = f"kobako.{len(self.graph.tensors)}", s.TensorType.FLOAT32, True
-        tensor.shape = shape
-        return self.append(tensor)
-
     def added(self, name: str, weight: QuantizedTensor) -> int:
         """A constant of this subgraph that is no parameter of the model; stored once in the file."""
         if name not in self.extra:
@@ -208,6 +153,9 @@ class Rewriter:
 
     def lookup(self, call: Any) -> None:
         ids, table = call.inputs
+        if (outside := self.table_named(self.names.get(table, ""))) is not None:
+            look_up_rows(self, outside, ids, table, call.outputs[0])
+            return
         stored = self.constants.weights[self.names[table]] if table in self.names else None
         if not isinstance(stored, QuantizedTensor) or stored.shifts is None:
             self.look_up(ids, table, call.outputs[0])
@@ -229,26 +177,6 @@ class Rewriter:
         version = 3 if self.graph.tensors[table].quantization is not None else 1
         self.emit("EMBEDDING_LOOKUP", [ids, table], [output], version=version)
 
-    def shaped(self, index: int, shape: list[int]) -> int:
-        """The tensor `index` in another shape."""
-        result = self.like_shape(shape)
-        self.reshape(index, result)
-        return result
-
-    def reshape(self, source: int, target: int) -> None:
-        """Copy `source` into `target`, whose shape differs."""
-        s = schema()
-        sizes = np.asarray(self.graph.tensors[target].shape, np.int32)
-        name = "kobako.shape_" + "x".join(map(str, sizes))
-        if name not in self.extra:
-            tensor = s.TensorT()
-            tensor.name, tensor.type, tensor.hasRank, tensor.shape = name, s.TensorType.INT32, True, [len(sizes)]
-            tensor.buffer = self.constants.buffer(name, sizes.nbytes, constant(sizes).load)
-            self.extra[name] = self.append(tensor)
-        options = s.ReshapeOptionsT()
-        options.newShape = [int(size) for size in sizes]
-        self.emit("RESHAPE", [source, self.extra[name]], [target], options)
-
     def matmul(self, call: Any) -> None:
         options = schema().BatchMatMulOptionsT()
         options.adjY = True
@@ -268,24 +196,13 @@ def call_name(operator: Any) -> str:
     return name.removeprefix(opaque.CALL_PREFIX)
 
 
-def opcode_index(model: Any, code: int, version: int) -> int:
-    """Index of a builtin operator in the model's table, added when it is missing."""
-    for index, known in enumerate(model.operatorCodes):
-        if (known.builtinCode, known.version) == (code, version):
-            return index
-    added = schema().OperatorCodeT()
-    added.builtinCode, added.version, added.deprecatedBuiltinCode = code, version, min(code, 127)
-    model.operatorCodes.append(added)
-    return len(model.operatorCodes) - 1
-
-
-def rewrite(model: Any, weights: Mapping[str, WeightTensor]) -> None:
-    """Turn the traced `model` into one that runs; its buffers become LazyBuffer."""
+def rewrite(model: Any, weights: Mapping[str, WeightTensor], table: Table | None = None) -> None:
+    """Turn the traced `model` into one that runs; its buffers become LazyBuffer. `table`: of per-layer inputs."""
     model.buffers = [
         LazyBuffer(0, lambda: np.zeros(0, np.uint8)) if buffer.data is None else constant(np.asarray(buffer.data))
         for buffer in model.buffers
     ]
-    constants = Constants(model, weights)
+    constants = Constants(model, weights, table)
     for signature in model.signatureDefs:
         graph = model.subgraphs[signature.subgraphIndex]
         for value in (*signature.inputs, *signature.outputs):

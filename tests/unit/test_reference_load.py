@@ -227,7 +227,7 @@ def test_damaged_weights_are_named(checkpoint: Path, damage: Callable[[Path], No
         ({"model_type": None}, UnsupportedModel, "no model_type"),
         ({"model_type": "own", "auto_map": {"AutoModel": "m.M"}}, UnsupportedModel, "Python code of its own"),
         ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, UnsupportedModel, "'dynamic'"),
-        ({"rope_parameters": {"rope_type": "proportional"}}, UnsupportedModel, "'proportional'"),
+        ({"rope_parameters": {"rope_type": "xpos"}}, UnsupportedModel, "'xpos'"),
         ({"quantization_config": {"quant_method": "gptq"}}, UnsupportedModel, "quantized already .gptq"),
         ({"vocab_size": 401}, IntegrityError, "401"),
     ],
