@@ -1,7 +1,8 @@
 """Encoders: Quantized → ``model.pte`` whose ``forward(ids, mask)`` takes texts of any length up to the context.
 
 Ids and mask are int64 ``[1, S]``, as torch's own exports of encoders have them. Attention, which
-decoders leave to a fused operator over their cache, is spelled out.
+decoders leave to a fused operator over their cache, and norms are spelled out in what XNNPACK has: so nearly everything
+between the embedding and the pooling is one delegate.
 
 Shape legend: S tokens of the text, N heads, D head dimension, E numbers of the answer.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from kobako.pipeline.errors import BadArtifact, UsageError
 from kobako.pipeline.heads import Head, head_of
 from kobako.pipeline.reference.eager import empty_encoder, load_config
 from kobako.pipeline.reference.encoder import Encoder
+from kobako.pipeline.reference.structure import NormFacts, is_norm, norm_facts, normalized
 from kobako.pipeline.weights import open_weights
 from torch import nn
 
@@ -31,7 +34,7 @@ from .export import MODEL_FILE, TOKENIZER_FILES, activations, copy_tokenizer, qu
 from .graph import flatten, simplify
 from .pte import HINT, open_pte
 from .runtime import load_module
-from .segments import split
+from .segments import SPELLED_ATTENTION, split
 
 ATTENTION = "kobako_executorch_encoder"
 LONGEST = "get_max_seq_len"
@@ -61,7 +64,7 @@ def write_model(quantized: Quantized, context: int, path: Path, progress: Progre
         with registered_attention():
             flat = flatten(traced(build_encoder(quantized, head, family.embedding), context))
         simplify(flat)
-        steps = split(flat)
+        steps = split(flat, SPELLED_ATTENTION)
         lowering = Lowering(flat, steps, context, {}, family.embedding)
         host = host_module(flat, steps, lowering, lambda part, words: progress(0.3 + 0.4 * part, words))
         progress(0.7, "emitting the program")
@@ -78,7 +81,24 @@ def build_encoder(quantized: Quantized, head: Head, embedding: str) -> Encoder:
     weights = open_weights(quantized.directory)
     for name in weights:
         install(model, name, weights[name], is_embedding=name == embedding)
+    for path, module in list(model.named_modules()):
+        if is_norm(module):
+            model.set_submodule(path, SpelledNorm(norm_facts(module)))
     return Encoder(model, head, additive=True).eval()
+
+
+class SpelledNorm(nn.Module):
+    """A norm in the formula of its facts; XNNPACK has no layer norm."""
+
+    def __init__(self, facts: NormFacts) -> None:
+        super().__init__()
+        self.facts = facts
+        self.weight = nn.Parameter(facts.weight, requires_grad=False)
+        self.bias = None if facts.bias is None else nn.Parameter(facts.bias, requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``[..., I]`` → ``[..., I]``."""
+        return normalized(x, replace(self.facts, weight=self.weight, bias=self.bias))
 
 
 def example() -> tuple[torch.Tensor, torch.Tensor]:
