@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from . import families
 from .contracts import Recipe
 
 BASE_RSS_BYTES = {
@@ -52,6 +53,12 @@ def entry(config: Mapping[str, Any], name: str) -> Any:
     return next((config[one] for one in (name, *OTHER_NAMES[name]) if config.get(one)), None)
 
 
+def is_encoder(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is of an encoder that kobako knows."""
+    kind = str(config.get("model_type"))
+    return kind in families.names() and families.get(kind).kind == "encoder"
+
+
 def parameters_of(config: Mapping[str, Any]) -> tuple[int, int]:
     """(parameters of the linear layers, parameters of embedding and untied head) of a model's config.json.
 
@@ -65,7 +72,8 @@ def parameters_of(config: Mapping[str, Any]) -> tuple[int, int]:
     attention = hidden * head_dim * (2 * heads + 2 * kv_heads)
     inner = entry(config, "intermediate_size") or 4 * hidden
     widths = inner if isinstance(inner, list) else [inner] * layers  # Gemma 3n: each layer's own
-    feed_forward = 3 * hidden * sum(map(int, widths)) // layers
+    matrices = 2 if is_encoder(config) else 3  # a decoder's third is the gate
+    feed_forward = matrices * hidden * sum(map(int, widths)) // layers
     tables = 1 if config.get("tie_word_embeddings", True) else 2
     return layers * (attention + feed_forward), tables * int(config["vocab_size"]) * hidden
 

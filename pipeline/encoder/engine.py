@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..contracts import Exported, FloatArray
-from ..errors import UsageError
+from ..errors import BadArtifact, UsageError
 from ..heads import Head
 from ..protocols import EncoderRuntime
 from ..tokens import ShippedTokenizer
@@ -65,11 +65,17 @@ class TextEncoder:
         return self._runtime.encode(ids, [1] * len(ids))
 
     def read(self, text: str, head: Head) -> Reading:
-        """The answer and how long it took. Raises UsageError."""
+        """The answer and how long it took. Raises UsageError, and BadArtifact when it is not what `head` says."""
         ids = self.ids(text)
         began = time.perf_counter()
         values = self._runtime.encode(ids, [1] * len(ids))
         seconds = time.perf_counter() - began
+        if len(values) != head.size or (head.task == "classify" and len(head.labels) != head.size):
+            raise BadArtifact(
+                f"the artifact answers with {len(values)} numbers, its package speaks of {head.size} "
+                f"and {len(head.labels)} labels.",
+                "Pull or build the package again.",
+            )
         return Reading(
             values=tuple(float(one) for one in values), labels=named(values, head), tokens=len(ids), seconds=seconds
         )

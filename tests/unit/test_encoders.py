@@ -12,10 +12,10 @@ import pytest
 from kobako.pipeline import families
 from kobako.pipeline.contracts import Source, SourceFile
 from kobako.pipeline.encoder.compare import Comparison, correlation, found, probabilities
-from kobako.pipeline.encoder.engine import named
+from kobako.pipeline.encoder.engine import TextEncoder, named
 from kobako.pipeline.encoder.gates import fidelity_gate, quality_gate
 from kobako.pipeline.encoder.texts import pairs, proof_ids, proof_texts
-from kobako.pipeline.errors import IntegrityError, KobakoError, UnsupportedModel, UsageError
+from kobako.pipeline.errors import BadArtifact, IntegrityError, KobakoError, UnsupportedModel, UsageError
 from kobako.pipeline.estimate import parameters_of
 from kobako.pipeline.fetch.select import files_below, needed
 from kobako.pipeline.heads import Head, find_head, head_of, write_head
@@ -224,6 +224,27 @@ def test_figures_of_labels() -> None:
     assert sum(shares.values()) == pytest.approx(1.0)
 
 
+def test_a_package_that_lies_about_its_labels_is_refused(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    class Three:
+        name = "three"
+
+        def encode(self, ids: object, mask: object) -> Any:
+            return np.array([1.0, 2.0, 0.0], np.float32)
+
+        def close(self) -> None: ...
+
+    write_tokenizer(tmp_path / "tokenizer")
+    engine = TextEncoder(Three(), tmp_path / "tokenizer", 64)
+    assert list(engine.read("the moon", CLASSIFY).labels) == ["bad", "good", "neither"]
+    for head in (replace(CLASSIFY, labels=("good", "bad")), replace(CLASSIFY, size=4), EMBED):
+        with pytest.raises(BadArtifact, match="answers with 3 numbers"):
+            engine.read("the moon", head)
+    with pytest.raises(UsageError, match="was built for 64"):
+        engine.read("the moon " * 40, CLASSIFY)
+
+
 def test_labels_that_do_not_exclude_each_other() -> None:
     from dataclasses import replace
 
@@ -266,6 +287,7 @@ def test_every_recipe_has_a_gate_and_mixtures_have_none() -> None:
 
 def test_sizes_under_distilberts_names() -> None:
     sizes = {"dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072, "vocab_size": 30522}
-    assert parameters_of(sizes) == (6 * (4 * 768 * 768 + 3 * 768 * 3072), 30522 * 768)
+    without_gate = (6 * (4 * 768 * 768 + 2 * 768 * 3072), 30522 * 768)
+    assert parameters_of({**sizes, "model_type": "distilbert"}) == without_gate
     with pytest.raises(KeyError):
         parameters_of({"vocab_size": 3})
