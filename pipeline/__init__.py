@@ -9,6 +9,8 @@
     measure    Exported → Measurement: speed and memory in the engine              (measure)
     package    all of it → one directory with a manifest                           (package, manifest, report/)
 
+Encoders answer with vectors or labels instead of text: an `expect`, `validate` and `measure` of their own (encoder).
+
 Each stage is one function from frozen value to frozen value (`contracts`). `build` alone knows the order; `cache` keeps
 results by content; `process` and `worker` run each stage in a process of its own; `cli` parses, calls and prints.
 """

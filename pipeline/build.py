@@ -27,6 +27,7 @@ from .contracts import (
 )
 from .errors import KobakoError, UnsupportedRecipe
 from .fetch import parse
+from .heads import find_head
 from .licences import check_licence
 from .package import Contents, Proven, check_destination, package, package_name
 from .prepare import Prepared, fetch_source, prepare
@@ -95,7 +96,8 @@ def _build(run: Run, jobs: int, limit: int, started: float) -> Result:
     concerns = check_licence(source, request.licence_policy)
     prepared = prepare(run, source, limit)
     request = run.request  # its recipe may have been decided by measurement
-    tasks = tasks_for(request.tasks, ShippedTokenizer(prepared.quantized.tokenizer_dir))
+    home = prepared.quantized.directory
+    tasks = tasks_for(request.tasks, ShippedTokenizer(prepared.quantized.tokenizer_dir), find_head(home))
     expectations, parts, failures = _make_targets(run, prepared, jobs)
     peak = max([int(stage["peak_rss_bytes"]) for stage in run.stages] + [0])
     if failures and not (request.allow_failing and parts):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .contracts import FloatArray
-from .smooth import last_token
+from .reference.eager import read_ids
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,7 @@ def quantize_layers(
 ) -> None:
     """Replace the weights of every linear layer inside `layers` (a module path) by what `quantize` makes of them.
 
-    `done` is told the number of finished decoder layers.
+    `done` is told the number of finished layers.
     """
     import torch
 
@@ -64,8 +64,8 @@ def input_moments(model: PreTrainedModel, path: str, sequences: list[list[int]])
     with torch.inference_mode(), second_moments(model, "", only=path) as moments:
         handle = model.get_submodule(path).register_forward_pre_hook(stop)  # after the hook that takes the moments
         for ids in sequences:
-            with suppress(_Enough):  # logits of all tokens would take a gigabyte for a large vocabulary
-                model(torch.tensor([ids]), use_cache=False)
+            with suppress(_Enough):
+                read_ids(model, ids)
         handle.remove()
     return moments[path].mean()
 
@@ -126,7 +126,6 @@ def _first_calls(
     model: PreTrainedModel, stack: Any, sequences: list[list[int]]
 ) -> tuple[list[torch.Tensor], list[list[Call]]]:
     """The first layer's hidden states ``[1, T, hidden]`` by sequence, and each layer's calls, ``[layer][sequence]``."""
-    import torch
 
     hidden: list[torch.Tensor] = []
     calls: list[list[Call]] = [[] for _ in stack]
@@ -142,7 +141,7 @@ def _first_calls(
     handles = [layer.register_forward_pre_hook(note(i), with_kwargs=True) for i, layer in enumerate(stack)]
     try:
         for ids in sequences:
-            model(torch.tensor([ids]), use_cache=False, logits_to_keep=last_token())
+            read_ids(model, ids)
     finally:
         for handle in handles:
             handle.remove()

@@ -59,9 +59,7 @@ def calibration_ids(tokenizer: ShippedTokenizer, own: Path | None = None, sha256
     if own is None:
         text = CALIBRATION_TEXT.read_text(encoding="utf-8")
         return [tokenizer.encode_prompt(text), *_chats(tokenizer, text.split("\n\n"))]
-    text = read_text(own)
-    if digest(text) != sha256:
-        raise IntegrityError(f"{own} changed while the model was built.", "Run it again.")
+    text = _unchanged(own, sha256)
     ids = tokenizer.encode(text)
     _check_fit(own, text, ids)
     first = tokenizer.prefix
@@ -69,6 +67,28 @@ def calibration_ids(tokenizer: ShippedTokenizer, own: Path | None = None, sha256
     paragraphs = _spread([part for part in text.split("\n\n") if part.strip()])
     chats = [chat[:WINDOW_TOKENS] for chat in _chats(tokenizer, paragraphs)]
     return [*(first + ids[start : start + WINDOW_TOKENS] for start in starts), *chats]
+
+
+def calibration_pieces(
+    tokenizer: ShippedTokenizer, longest: int, own: Path | None = None, sha256: str | None = None
+) -> list[list[int]]:
+    """The same for an encoder, which reads one text at a time: a paragraph each, at most `longest` tokens of it.
+
+    Raises what `calibration_ids` raises.
+    """
+    text = CALIBRATION_TEXT.read_text(encoding="utf-8") if own is None else _unchanged(own, sha256)
+    if own is not None:
+        _check_fit(own, text, tokenizer.encode(text))
+    paragraphs = [part for part in text.split("\n\n") if part.strip()]
+    return [tokenizer.encode_whole(part, longest) for part in (paragraphs if own is None else _spread(paragraphs))]
+
+
+def _unchanged(own: Path, sha256: str | None) -> str:
+    """The user's text. Raises IntegrityError when it is not the one whose digest the recipe holds."""
+    text = read_text(own)
+    if digest(text) != sha256:
+        raise IntegrityError(f"{own} changed while the model was built.", "Run it again.")
+    return text
 
 
 def _spread(items: Sequence[T]) -> list[T]:

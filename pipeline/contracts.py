@@ -19,9 +19,13 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
 Int8Array = npt.NDArray[np.int8]
+Int32Array = npt.NDArray[np.int32]
 
 Progress = Callable[[float, str], None]
 """Called with a fraction in 0…1 and a few words; must be cheap and must never raise."""
+
+ModelKind = Literal["decoder", "encoder"]
+"""A decoder continues text, token by token; an encoder reads all of it and answers with a vector or with labels."""
 
 Activations = Literal["float32", "float16", "int8-dynamic"]
 """What a target computes activations in. ``int8-dynamic``: asymmetric int8 per token, before each linear layer."""
@@ -227,6 +231,7 @@ class Exported:
         activations: what the artifact computes activations in.
         context_tokens: slots of the KV cache.
         details: figures and facts of the target's own for manifest and report, JSON values only.
+        kind: whether it continues text or answers with a vector or labels.
     """
 
     target: str
@@ -234,6 +239,7 @@ class Exported:
     files: tuple[str, ...]
     activations: Activations
     context_tokens: int
+    kind: ModelKind = "decoder"
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -299,7 +305,9 @@ class Measurement:
 
     Attributes:
         engine: name and version of what ran it.
-        bandwidth_share: decode speed × bytes of weights read per token ÷ measured memory bandwidth.
+        first_token_s: of an encoder: the first answer.
+        decode_tokens_per_s: None for an encoder, which decodes nothing.
+        bandwidth_share: decode speed × bytes of weights read per token ÷ measured memory bandwidth; None as well.
     """
 
     target: str
@@ -307,9 +315,9 @@ class Measurement:
     load_s: float
     first_token_s: float
     prefill_tokens_per_s: float
-    decode_tokens_per_s: float
+    decode_tokens_per_s: float | None
     peak_rss_bytes: int
-    bandwidth_share: float
+    bandwidth_share: float | None
     threads: int
 
 
@@ -323,6 +331,8 @@ class Task:
         stop: strings that end the answer, besides the model's stop tokens.
         languages: BCP 47 codes the task is good for; empty = not tied to languages.
         fills: by target language, more fields of the template; when there are any, one of them must be chosen.
+        max_new_tokens: of an answer; 0 where none is generated.
+        output: what comes back: generated text, or an encoder's vector or labels with their probabilities.
     """
 
     name: str
@@ -332,3 +342,4 @@ class Task:
     max_new_tokens: int = 128
     languages: tuple[str, ...] = ()
     fills: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    output: Literal["text", "vector", "labels"] = "text"

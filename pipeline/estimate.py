@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from . import families
 from .contracts import Recipe
 
 BASE_RSS_BYTES = {
@@ -38,18 +39,41 @@ class Estimate:
     disk_bytes: int
 
 
-GPT2_NAMES = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}
+OTHER_NAMES = {
+    "hidden_size": ("n_embd", "dim"),
+    "num_hidden_layers": ("n_layer", "n_layers"),
+    "num_attention_heads": ("n_head", "n_heads"),
+    "intermediate_size": ("n_inner", "hidden_dim"),
+}
+"""What GPT-2 and DistilBERT call it."""
+
+
+def entry(config: Mapping[str, Any], name: str) -> Any:
+    """An entry of config.json under any of its names, or None."""
+    return next((config[one] for one in (name, *OTHER_NAMES[name]) if config.get(one)), None)
+
+
+def is_encoder(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is of an encoder that kobako knows."""
+    kind = str(config.get("model_type"))
+    return kind in families.names() and families.get(kind).kind == "encoder"
 
 
 def parameters_of(config: Mapping[str, Any]) -> tuple[int, int]:
-    """(parameters of the linear layers, parameters of embedding and untied head) of a decoder's config.json."""
-    hidden, layers, heads = (int(config.get(name) or config[other]) for name, other in GPT2_NAMES.items())
+    """(parameters of the linear layers, parameters of embedding and untied head) of a model's config.json.
+
+    Raises KeyError when it does not tell its sizes.
+    """
+    hidden, layers, heads = (entry(config, name) for name in list(OTHER_NAMES)[:3])
+    if hidden is None or layers is None or heads is None:
+        raise KeyError("hidden_size, num_hidden_layers or num_attention_heads")
     kv_heads = int(config.get("num_key_value_heads") or heads)
     head_dim = int(config.get("head_dim") or hidden // heads)
     attention = hidden * head_dim * (2 * heads + 2 * kv_heads)
-    inner = config.get("intermediate_size") or config.get("n_inner") or 4 * hidden
+    inner = entry(config, "intermediate_size") or 4 * hidden
     widths = inner if isinstance(inner, list) else [inner] * layers  # Gemma 3n: each layer's own
-    feed_forward = 3 * hidden * sum(map(int, widths)) // layers
+    matrices = 2 if is_encoder(config) else 3  # a decoder's third is the gate
+    feed_forward = matrices * hidden * sum(map(int, widths)) // layers
     tables = 1 if config.get("tie_word_embeddings", True) else 2
     return layers * (attention + feed_forward), tables * int(config["vocab_size"]) * hidden
 

@@ -21,7 +21,7 @@ from .metrics import Agreement
 from .prooftext import GREEDY_TOKENS, prompts_for, proof_windows
 from .standard import Kind, kind_of
 from .tokens import ShippedTokenizer, stop_ids
-from .weights import QuantizedTensor, open_weights, weight_digest
+from .weights import weight_digests
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -131,14 +131,7 @@ def _weight_digests(quantized: Quantized) -> dict[str, str]:
     """SHA-256 of every matrix the recipe stores, by parameter name; of a table's rows as they are."""
     from .reference.eager import open_table_of
 
-    weights = open_weights(quantized.directory)
-    digests = {}
-    for name in weights:
-        tensor = weights[name]
-        if isinstance(tensor, QuantizedTensor):
-            digests[name] = weight_digest(tensor.codes, tensor.scales, tensor.offsets)
-        elif tensor.dtype == np.float16:
-            digests[name] = weight_digest(tensor, None)
+    digests = weight_digests(quantized)
     if (table := open_table_of(quantized)) is not None:
         digests[table.layout.parameter] = table.digest
     return digests

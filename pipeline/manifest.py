@@ -131,4 +131,5 @@ def exported_of(package: Path, manifest: Mapping[str, Any], target: str) -> Expo
         activations=entry["activations"],
         context_tokens=manifest["context_tokens"],
         details=entry["details"],
+        kind=manifest.get("kind", "decoder"),
     )

@@ -16,6 +16,7 @@ from typing import Any
 from .codec import to_json, write_json
 from .contracts import Expectations, Exported, ExportOptions, Measurement, Mixture, Quantized, Report, Source, Task
 from .errors import BadArtifact, OutputError, ProofFailed
+from .heads import find_head
 from .licences import write_legal
 from .manifest import FORMAT_VERSION, MANIFEST_FILE, check_manifest, file_entries, read_manifest
 from .place import scratch_beside, sweep, take_place
@@ -157,6 +158,7 @@ def report_data(contents: Contents) -> dict[str, Any]:
         "name": contents.quantized.name,
         "source": {key: value for key, value in to_json(contents.source).items() if key != "directory"},
         "model_type": contents.quantized.model_type,
+        "head": to_json(find_head(contents.quantized.directory)),
         "recipe": to_json(contents.quantized.recipe),
         "context_tokens": contents.options.context_tokens,
         "tasks": [task.name for task in contents.tasks],
@@ -196,6 +198,7 @@ def build_manifest(contents: Contents, work: Path) -> dict[str, Any]:
     from .version import __version__
 
     quantized, recipe = contents.quantized, contents.quantized.recipe
+    head = find_head(quantized.directory)
     mine = {part.exported.target for part in contents.parts}
     shared = sorted(
         str(p.relative_to(work)) for p in work.rglob("*") if p.is_file() and p.relative_to(work).parts[0] not in mine
@@ -218,6 +221,7 @@ def build_manifest(contents: Contents, work: Path) -> dict[str, Any]:
         "stop_ids": list(stop_ids(quantized.directory)),
         "chat_template": ShippedTokenizer(quantized.tokenizer_dir).chat_template,
         "tasks": [to_json(task) for task in contents.tasks],
+        **({"kind": "encoder", "head": to_json(head)} if head else {"kind": "decoder"}),
         "proven": all(part.report.passed for part in contents.parts),
         "targets": {part.exported.target: _target_entry(part, work) for part in contents.parts},
         "files": file_entries(work, shared),

@@ -8,10 +8,13 @@ from pathlib import Path
 from .allocate import mixtures
 from .cache import Cache, stage_key
 from .codec import from_json, read_json
-from .contracts import RECIPES, Curve, ExportOptions, Mixture, Recipe, Reference, Source
+from .contracts import RECIPES, Curve, ExportOptions, Mixture, Reference, Source
 from .errors import KobakoError
 from .estimate import Estimate, estimate
+from .heads import find_head
+from .prepare import settled
 from .reference.grids import source_grid
+from .run import Request
 from .stagecode import expect_inputs, export_inputs, load_inputs, quantize_inputs, sensitivity_inputs, validate_inputs
 from .system import Machine
 
@@ -43,16 +46,16 @@ class Plan:
     curve: tuple[Mixture, ...] = ()
 
 
-def plan(model: str, names: tuple[str, ...], recipe: Recipe, options: ExportOptions, cache: Cache) -> Plan:
+def plan(request: Request, cache: Cache) -> Plan:
     """The plan of ``kobako build``. Raises NotFound for an unknown model."""
     from .fetch import fetch, parse
 
-    ref = parse(model)
+    ref = parse(request.model)
     try:
         source = fetch(ref, cache.root / "downloads", lambda _fraction, _text: None, offline=True)
     except KobakoError:
-        return _unfetched(model, names)
-    return _fetched(model, source, names, recipe, options, cache)
+        return _unfetched(request.model, request.targets)
+    return _fetched(request, source, cache)
 
 
 def _unfetched(model: str, names: tuple[str, ...]) -> Plan:
@@ -77,10 +80,9 @@ def _unfetched(model: str, names: tuple[str, ...]) -> Plan:
     )
 
 
-def _fetched(
-    model: str, source: Source, names: tuple[str, ...], recipe: Recipe, options: ExportOptions, cache: Cache
-) -> Plan:
+def _fetched(request: Request, source: Source, cache: Cache) -> Plan:
     load_key = stage_key("load", load_inputs(source))
+    names, recipe, options = request.targets, request.recipe, _options(request, cache, load_key)
     quantize_key = stage_key("quantize", quantize_inputs(load_key, recipe))
     expect_key = stage_key("expect", expect_inputs(load_key, quantize_key, recipe, options, names))
     keys = [("load", "load", load_key), ("quantize", "quantize", quantize_key), ("expect", "expect", expect_key)]
@@ -102,7 +104,7 @@ def _fetched(
     available = Machine.here().available_bytes
     short = [step.stage for step in steps if step.state == "will run" and step.rss_bytes > available]
     return Plan(
-        model=model,
+        model=request.model,
         steps=tuple(steps),
         parameters=need.parameters,
         weights_bytes=need.weights_bytes,
@@ -116,6 +118,16 @@ def _fetched(
 def short_note(stages: list[str]) -> str:
     """A warning about stages that will not fit into memory."""
     return f"Too little memory for: {', '.join(stages)}." if stages else ""
+
+
+def _options(request: Request, cache: Cache, load_key: str) -> ExportOptions:
+    """The request's options; those of an encoder are known once it was loaded."""
+    entry = cache.find("load", load_key)
+    return (
+        settled(request, find_head(from_json(dict(entry.value), Reference).directory)).options
+        if entry
+        else request.options
+    )
 
 
 def _curve(cache: Cache, load_key: str) -> tuple[Mixture, ...]:

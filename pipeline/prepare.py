@@ -14,11 +14,12 @@ from kobako import targets
 from .allocate import allocate, mixtures
 from .cache import Entry
 from .codec import from_json, read_json, to_json
-from .contracts import Curve, Goal, Mixture, Quantized, Recipe, Reference, Source
+from .contracts import Curve, ExportOptions, Goal, Mixture, Quantized, Recipe, Reference, Source
 from .embeddings import TABLE_FILE
-from .errors import KobakoError, NotEnoughMemory, UnsupportedModel
+from .errors import KobakoError, NotEnoughMemory, UnsupportedModel, UnsupportedRecipe
 from .estimate import Estimate, estimate
 from .fetch import ModelRef, fetch
+from .heads import Head, find_head
 from .run import Request, Run
 from .stagecode import load_inputs, quantize_inputs, sensitivity_inputs
 
@@ -71,12 +72,33 @@ def prepare(run: Run, source: Source, limit: int) -> Prepared:
     )
     value = dict(loaded.value) | {"source": to_json(source)}  # the files may lie elsewhere than when it was cached
     reference = from_json(value, Reference)
+    request = run.request = settled(request, find_head(reference.directory))
     check_feasible(reference, request, limit)
     recipe, curve = request.recipe, tuple[Mixture, ...]()
     if request.goal is not None:
         recipe, curve = _mixture(run, reference, loaded.key, request.goal)
     quantized = _quantize(run, reference, loaded.key, recipe, "quantize")
     return Prepared(source, reference, loaded.key, from_json(quantized.value, Quantized), quantized.key, curve)
+
+
+def settled(request: Request, head: Head | None) -> Request:
+    """The request, its context that of the model where an encoder's was not asked for.
+
+    Raises UnsupportedRecipe for a mixture of 4 and 8 bits, whose sensitivity is measured on next tokens.
+    """
+    if head is None:
+        return request
+    if request.goal is not None:
+        raise UnsupportedRecipe(
+            "mixtures of 4 and 8 bits are measured for models that write text, not for encoders.",
+            "Leave --size-budget and --max-kl out, and name a --recipe.",
+        )
+    return replace(request, options=encoder_options(request.options, head)) if request.own_context else request
+
+
+def encoder_options(options: ExportOptions, head: Head) -> ExportOptions:
+    """The options with the context an encoder was made for."""
+    return replace(options, context_tokens=head.longest_tokens)
 
 
 def _quantize(run: Run, reference: Reference, load_key: str, recipe: Recipe, label: str) -> Entry:

@@ -104,6 +104,25 @@ class Engine(Protocol):
         """Give everything back."""
 
 
+class EncoderRuntime(Protocol):
+    """An encoder's artifact loaded in its real runtime: token ids in, one vector or the logits of labels out."""
+
+    @property
+    def name(self) -> str:
+        """What runs it, with its version; says ``interpreter`` where that is what it is."""
+        ...
+
+    def encode(self, ids: Sequence[int], mask: Sequence[int]) -> FloatArray:
+        """The answer ``[E]`` float32 to the tokens whose `mask` is 1; those with 0 are padding behind them.
+
+        Raises UsageError for no tokens, or more than the artifact holds.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
 class Target(Protocol):
     """One format kobako writes. Each target folder's ``__init__`` holds one instance, called TARGET.
 
@@ -155,6 +174,10 @@ class Target(Protocol):
 
     def engine(self, exported: Exported) -> Engine:
         """Load the artifact in the engine that apps use. Raises BadArtifact."""
+        ...
+
+    def encoder(self, exported: Exported) -> EncoderRuntime:
+        """Load an encoder's artifact in its real runtime. Raises BadArtifact."""
         ...
 
     def stored_weights(self, exported: Exported) -> Iterator[StoredWeight]:

@@ -18,12 +18,13 @@ import numpy as np
 
 from . import blocks, families
 from .calibrate import input_moments, quantize_layers
-from .calibration import calibration_ids
+from .calibration import calibration_ids, calibration_pieces
 from .contracts import FloatArray, Progress, Quantized, Recipe, Reference, no_progress
 from .embeddings import TABLE_FILE, TableLayout, quantized_rows, write_table
 from .embeddings.layout import Bits
 from .errors import IntegrityError, UnsupportedRecipe
 from .gptq import gptq
+from .heads import HEAD_FILE, find_head
 from .scheme import Role, Scheme, bits_of, parameter_roles, smoothed
 from .tokens import ShippedTokenizer
 from .weights import WEIGHTS_FILE, WeightTensor, round_to_nearest, write_weights
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from .reference.weights import SafetensorsReader
 
-COPIED = ("config.json", "generation_config.json")
+COPIED = ("config.json", "generation_config.json", HEAD_FILE)
 
 
 def quantize_tensor(
@@ -72,12 +73,12 @@ def quantize(
     Raises IntegrityError (NaN or inf), UnsupportedRecipe (group size), UnsupportedModel (architecture), UsageError
     (calibration text).
     """
-    from .reference.eager import empty_model, load_config
+    from .reference.eager import empty_model_in
     from .reference.model import reference_model
     from .reference.weights import SafetensorsReader, open_reference
 
     family = families.get(reference.model_type)
-    skeleton = empty_model(load_config(reference.directory))
+    skeleton = empty_model_in(reference.directory)
     roles = parameter_roles(skeleton, family)
     with open_reference(reference) as stored:
         tensors: Mapping[str, FloatArray] = stored
@@ -85,9 +86,7 @@ def quantize(
         if recipe.calibrated:
             progress(0.0, "the original model reads the calibration text")
             model = reference_model(reference)
-            sequences = calibration_ids(
-                ShippedTokenizer(reference.tokenizer_dir), calibration, recipe.calibration_sha256
-            )
+            sequences = calibration_text(reference, recipe, calibration)
             scheme = Scheme(roles, recipe, family)
             tensors = smoothed(model, stored, scheme, sequences)
             if recipe.rounding == "gptq":
@@ -97,10 +96,18 @@ def quantize(
         if family.per_layer_table in roles and isinstance(stored, SafetensorsReader):
             progress(1.0, "per-layer table")
             extract_table(stored, table_layout(reference.name, skeleton, family.per_layer_table, recipe), out)
-    for name in COPIED:
+    for name in filter(lambda one: (reference.directory / one).is_file(), COPIED):
         shutil.copyfile(reference.directory / name, out / name)
     shutil.copytree(reference.tokenizer_dir, out / "tokenizer")
     return Quantized(name=reference.name, directory=out, recipe=recipe, model_type=reference.model_type)
+
+
+def calibration_text(reference: Reference, recipe: Recipe, own: Path | None) -> list[list[int]]:
+    """What the model is calibrated on, in its own tokens."""
+    tokenizer, head = ShippedTokenizer(reference.tokenizer_dir), find_head(reference.directory)
+    if head is None:
+        return calibration_ids(tokenizer, own, recipe.calibration_sha256)
+    return calibration_pieces(tokenizer, head.longest_tokens, own, recipe.calibration_sha256)
 
 
 def table_layout(model: str, skeleton: PreTrainedModel, parameter: str, recipe: Recipe) -> TableLayout:
@@ -141,12 +148,12 @@ def calibrated(
     """The linear layers and, where it has 4 bits, the head, rounded on calibration inputs. `model` is used up."""
     import torch
 
-    from .reference.eager import set_parameter
+    from .reference.eager import set_parameter, tie
 
     roles, recipe, family = scheme.roles, scheme.recipe, scheme.family
     for name in outside_the_table(roles):
         set_parameter(model, name, torch.from_numpy(np.ascontiguousarray(tensors[name])))
-    model.tie_weights()
+    tie(model)
     done: dict[str, WeightTensor] = {}
 
     def round_one(name: str, value: FloatArray, moments: FloatArray) -> FloatArray:
@@ -158,7 +165,7 @@ def calibrated(
         model, family.layers, sequences, round_one, lambda count: progress(0.9 * count / layers, f"layer {count}")
     )
     head = family.head if family.head in roles else family.embedding
-    if bits_of(head, "embedding", recipe) == 4:
+    if family.head and bits_of(head, "embedding", recipe) == 4:
         progress(0.9, "head")
         moments = input_moments(model, family.head.removesuffix(".weight"), sequences)
         done[head] = quantize_tensor(head, tensors[head], "embedding", recipe, moments)

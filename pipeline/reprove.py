@@ -6,7 +6,7 @@ Each in a process of its own.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,8 @@ from kobako import targets
 
 from .cache import default_root
 from .codec import from_json, read_json, to_json
-from .contracts import Measurement, Recipe, Report
+from .contracts import Exported, Measurement, Recipe, Report, Task
+from .encoder.engine import Reading
 from .errors import BadArtifact, NotFound
 from .manifest import check_files, exported_of, read_manifest
 from .process import Limits, Workers
@@ -109,17 +110,7 @@ def run_package(
     Raises IntegrityError when a file was changed, NotFound for a target or task the package does not have, UsageError
     for a language it does not know.
     """
-    from .contracts import Task
-
-    manifest = read_manifest(package)
-    name = target or default_target(_present(package, manifest))
-    exported = exported_of(package, manifest, name)
-    check_files(package, manifest, [name])
-    tasks = {task["name"]: from_json(task, Task) for task in manifest["tasks"]}
-    chosen = wanted.task or next(iter(tasks))
-    if chosen not in tasks:
-        raise NotFound(f"{package} has no task {chosen!r}.", f"It has: {', '.join(tasks)}.")
-    task = tasks[chosen]
+    name, exported, task = _ready(package, target, wanted.task)
     prompt = build_prompt(task, ShippedTokenizer(package / "tokenizer"), fields_for(task, wanted.text, wanted.to))
     arguments = {
         "target": name,
@@ -130,6 +121,43 @@ def run_package(
     }
     outcome = _workers().run("generate", arguments, log=_log("run"), progress=lambda _, piece: on_text(piece))
     return from_json(outcome.value, Generation)
+
+
+def _ready(package: Path, target: str | None, wanted: str | None) -> tuple[str, Exported, Task]:
+    """Target, artifact and task of a run, after a check of the artifact's files. Raises as `run_package` does."""
+    manifest = read_manifest(package)
+    name = target or default_target(_present(package, manifest))
+    exported = exported_of(package, manifest, name)
+    check_files(package, manifest, [name])
+    tasks = {task["name"]: from_json(task, Task) for task in manifest["tasks"]}
+    chosen = wanted or next(iter(tasks))
+    if chosen not in tasks:
+        raise NotFound(f"{package} has no task {chosen!r}.", f"It has: {', '.join(tasks)}.")
+    return name, exported, tasks[chosen]
+
+
+def is_encoder(package: Path) -> bool:
+    """Whether a package answers with vectors or labels instead of text. Raises BadArtifact."""
+    return bool(read_manifest(package).get("kind") == "encoder")
+
+
+def read_texts(package: Path, target: str | None, task: str | None, texts: Sequence[str]) -> tuple[Reading, ...]:
+    """What an encoder's package answers to each text.
+
+    Raises IntegrityError, NotFound, and UsageError for a text longer than the package was built for.
+    """
+    name, exported, chosen = _ready(package, target, task)
+    arguments = {
+        "target": name,
+        "exported": to_json(exported),
+        "head": read_manifest(package)["head"],
+        "texts": [
+            build_prompt(chosen, ShippedTokenizer(package / "tokenizer"), fields_for(chosen, text, None))
+            for text in texts
+        ],
+    }
+    outcome = _workers().run("read", arguments, log=_log("run"))
+    return tuple(from_json(one, Reading) for one in outcome.value)
 
 
 def bench_package(package: Path, names: tuple[str, ...], observer: Observer) -> Mapping[str, Measurement]:

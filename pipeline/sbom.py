@@ -144,6 +144,8 @@ def _metrics(name: str, target: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
     if speed := target["measurement"]:
         for key in ("prefill_tokens_per_s", "decode_tokens_per_s", "peak_rss_bytes"):
+            if speed[key] is None:  # an encoder decodes nothing
+                continue
             found.append({"type": key, "value": str(speed[key]), "slice": f"{name}, {speed['engine']}, build machine"})
     return found
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from .contracts import FloatArray
 from .families import Family
+from .reference.eager import read_ids
 
 if TYPE_CHECKING:
     import torch
@@ -45,21 +46,11 @@ def largest_inputs(model: PreTrainedModel, sequences: list[list[int]]) -> dict[s
     try:
         with torch.inference_mode():
             for ids in sequences:
-                model(torch.tensor([ids]), logits_to_keep=last_token())  # nothing is folded into the head
+                read_ids(model, ids)
     finally:
         for handle in handles:
             handle.remove()
     return largest
-
-
-def last_token() -> torch.Tensor:
-    """For ``logits_to_keep``: logits of the last token only, computed by all layers from all tokens.
-
-    With a plain 1, Gemma's layers without keys of their own see the last token only.
-    """
-    import torch
-
-    return torch.tensor([-1])
 
 
 class Smoothed(Mapping[str, FloatArray]):
@@ -129,7 +120,7 @@ def smooth(
     strength: float,
     block: int | None = None,
 ) -> Smoothed:
-    """`tensors` with the family's foldable places smoothed in every decoder layer.
+    """`tensors` with the family's foldable places smoothed in every layer.
 
     `largest` is `largest_inputs`' result; `strength` is a, 0 (weights only) to 1 (activations only); with `block`, so
     many neighbouring channels share their s.

@@ -19,7 +19,7 @@ from .contracts import ExportOptions, Recipe, Source
 from .protocols import Target
 
 ROOT = Path(__file__).parent
-SHARED = ("contracts.py", "protocols.py", "weights.py", "embeddings", "families")
+SHARED = ("contracts.py", "protocols.py", "weights.py", "embeddings", "families", "heads.py")
 CODE: Mapping[str, tuple[str, ...]] = {
     "load": ("reference",),
     "quantize": (
@@ -50,6 +50,7 @@ CODE: Mapping[str, tuple[str, ...]] = {
     "expect": (
         "reference",
         "expect.py",
+        "encoder",
         "standard.py",
         "prooftext.py",
         "metrics.py",
@@ -59,9 +60,10 @@ CODE: Mapping[str, tuple[str, ...]] = {
         "rendering.py",
         "texts",
     ),
-    "export": ("reference/eager.py", "reference/structure.py", "templates.py", "rendering.py"),
+    "export": ("reference/eager.py", "reference/encoder.py", "reference/structure.py", "templates.py", "rendering.py"),
     "validate": (
         "validate",
+        "encoder",
         "standard.py",
         "prooftext.py",
         "metrics.py",
@@ -71,7 +73,7 @@ CODE: Mapping[str, tuple[str, ...]] = {
         "rendering.py",
         "generate.py",
     ),
-    "measure": ("measure.py", "tokens.py", "generate.py"),
+    "measure": ("measure.py", "encoder", "tokens.py", "generate.py"),
     "package": (
         "package.py",
         "manifest.py",

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
+
+from .contracts import ModelKind
 
 TARGETS = ("executorch", "coreml", "litert")
 RECIPES = ("float16", "int8")
@@ -22,13 +24,25 @@ class Supported:
     Attributes:
         quirk: what was switched on when it was proven.
         generic: it has no file of its own.
-        kl_nats: the larger of decode's and prefill's mean KL from eager PyTorch, by ``TARGET RECIPE``.
+        kl_nats: the larger of decode's and prefill's mean KL from eager PyTorch, by ``TARGET RECIPE``; of an encoder:
+            that of its labels.
+        kind: decoder or encoder.
+        cosine_distance: of an encoder, 1 − the mean cosine of its vectors with eager PyTorch's, by ``TARGET RECIPE``.
     """
 
     model_type: str
     quirk: str
     generic: bool
     kl_nats: Mapping[str, float]
+    kind: ModelKind = "decoder"
+    cosine_distance: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> tuple[tuple[str, Mapping[str, float]], ...]:
+        """Name and figures of each line that the table has for it."""
+        if self.kind == "decoder":
+            return ((self.model_type, self.kl_nats),)
+        return ((f"{self.model_type}, vectors", self.cosine_distance), (f"{self.model_type}, labels", self.kl_nats))
 
 
 def supported() -> tuple[Supported, ...]:
@@ -37,15 +51,27 @@ def supported() -> tuple[Supported, ...]:
     return tuple(Supported(model_type=name, **facts) for name, facts in data.items())
 
 
-def markdown() -> str:
-    """The table of ``docs/support.md``."""
-    cases = [f"{target} {recipe}" for target in TARGETS for recipe in RECIPES]
+CASES = tuple(f"{target} {recipe}" for target in TARGETS for recipe in RECIPES)
+
+
+def of_kind(kind: ModelKind) -> list[Supported]:
+    """The proven decoders, or encoders."""
+    return [entry for entry in supported() if entry.kind == kind]
+
+
+def quirk_of(entry: Supported) -> str:
+    """What an architecture was proven with, for people."""
+    return entry.quirk + (" (no file of its own)" if entry.generic else "")
+
+
+def markdown(kind: ModelKind) -> str:
+    """A table of ``docs/support.md``."""
     lines = [
-        "| `model_type` | proven with | " + " | ".join(cases) + " |",
-        "|---|---|" + "---|" * len(cases),
+        "| `model_type` | proven with | " + " | ".join(CASES) + " |",
+        "|---|---|" + "---|" * len(CASES),
     ]
-    for entry in supported():
-        quirk = entry.quirk + (" (no file of its own)" if entry.generic else "")
-        figures = " | ".join(f"{entry.kl_nats[case]:.1e}" if case in entry.kl_nats else "–" for case in cases)
-        lines.append(f"| {entry.model_type} | {quirk} | {figures} |")
+    for entry in of_kind(kind):
+        for name, figures in entry.rows:
+            shown = " | ".join(f"{figures[case]:.1e}" if case in figures else "–" for case in CASES)
+            lines.append(f"| {name} | {quirk_of(entry)} | {shown} |")
     return "\n".join(lines)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from .contracts import Task
 from .errors import UsageError
+from .heads import Head
 from .tokens import ShippedTokenizer
 
 TARGET_NAMES: Mapping[str, str] = {"fr": "French", "de": "German", "es": "Spanish"}
@@ -63,20 +64,27 @@ BASE_TASKS: Mapping[str, Task] = {
         fills={code: {"target": name, "examples": shown(code)} for code, name in TARGET_NAMES.items()},
     ),
 }
+ENCODER_TASKS: Mapping[str, Task] = {
+    "embed": Task(name="embed", prompt="{text}", max_new_tokens=0, output="vector"),
+    "classify": Task(name="classify", prompt="{text}", max_new_tokens=0, output="labels"),
+}
 DEFAULTS = ("chat", "summarize", "complete")
 """What a package is for when nobody says: few small models translate."""
 
 
-def tasks_for(names: tuple[str, ...], tokenizer: ShippedTokenizer) -> tuple[Task, ...]:
-    """The tasks a package declares: those asked for, or what its chat template allows.
+def tasks_for(names: tuple[str, ...], tokenizer: ShippedTokenizer, head: Head | None = None) -> tuple[Task, ...]:
+    """The tasks a package declares: those asked for, or what its chat template allows; of an encoder, its head's.
 
-    Raises UsageError for a task that does not exist or needs a chat template the model lacks.
+    Raises UsageError for a task that does not exist or needs a chat template or a head that the model lacks.
     """
-    known = TASKS if tokenizer.chat_template else BASE_TASKS
+    if head is not None:
+        known: Mapping[str, Task] = {head.task: ENCODER_TASKS[head.task]}
+    else:
+        known = TASKS if tokenizer.chat_template else BASE_TASKS
     for name in names:
         if name not in known:
             raise UsageError(f"this model has no task {name!r}.", f"Tasks: {', '.join(known)}.")
-    return tuple(known[name] for name in (names or [name for name in known if name in DEFAULTS]))
+    return tuple(known[name] for name in (names or [name for name in known if name in (*DEFAULTS, *ENCODER_TASKS)]))
 
 
 def fields_for(task: Task, text: str, to: str | None) -> dict[str, str]:

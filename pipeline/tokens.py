@@ -73,6 +73,15 @@ class ShippedTokenizer:
         bos = self.special_tokens["bos_token"]
         return plain if bos and prompt.startswith(bos) else ids
 
+    def encode_whole(self, text: str, longest: int) -> list[int]:
+        """Token ids of a text for an encoder: special ones before and behind it, the text cut so that all fit."""
+        with self._readable():
+            self._tokenizer.enable_truncation(longest)
+            try:
+                return list(self._tokenizer.encode(text, add_special_tokens=True).ids)
+            finally:
+                self._tokenizer.no_truncation()
+
     @property
     def prefix(self) -> list[int]:
         """The ids (bos) that the tokenizer itself puts before every text; mostly none."""

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .contracts import FloatArray, Int8Array
+from .contracts import FloatArray, Int8Array, Quantized
 
 WEIGHTS_FILE = "weights.safetensors"
 SCALES_SUFFIX = ".scales"
@@ -196,6 +196,19 @@ def weight_digest(codes: PlainTensor, scales: FloatArray | None, offsets: npt.ND
     if offsets is not None:
         digest.update(np.ascontiguousarray(offsets + np.float16(0.0)).tobytes())  # no negative zeros
     return digest.hexdigest()
+
+
+def weight_digests(quantized: Quantized) -> dict[str, str]:
+    """SHA-256 of every matrix the recipe stores, by parameter name."""
+    weights = open_weights(quantized.directory)
+    digests = {}
+    for name in weights:
+        tensor = weights[name]
+        if isinstance(tensor, QuantizedTensor):
+            digests[name] = weight_digest(tensor.codes, tensor.scales, tensor.offsets)
+        elif tensor.dtype == np.float16:
+            digests[name] = weight_digest(tensor, None)
+    return digests
 
 
 def stored_bytes(tensor: WeightTensor) -> int:

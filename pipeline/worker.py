@@ -53,11 +53,18 @@ def _sensitivity(arguments: Arguments, progress: Progress) -> object:
 
 
 def _expect(arguments: Arguments, progress: Progress) -> object:
-    from .expect import expect
+    from . import families
 
     reference = from_json(arguments["reference"], Reference)
     quantized = from_json(arguments["quantized"], Quantized)
     options = from_json(arguments["options"], ExportOptions)
+    if families.get(quantized.model_type).kind == "encoder":
+        from .encoder.expect import expect as expect_answers
+
+        out = Path(arguments["out"])
+        return expect_answers(reference, quantized, tuple(arguments["activations"]), options, out, progress)
+    from .expect import expect
+
     return expect(reference, quantized, tuple(arguments["activations"]), options, Path(arguments["out"]), progress)
 
 
@@ -99,6 +106,8 @@ def _validate(arguments: Arguments, progress: Progress) -> object:
 
     exported = from_json(arguments["exported"], Exported)
     recipe = from_json(arguments["recipe"], Recipe)
+    if exported.kind == "encoder":
+        return _validate_encoder(exported, recipe, arguments, progress)
     if arguments["golden"]:
         held_against = standard.from_golden(Path(arguments["golden"]), recipe, exported.activations)
     else:
@@ -107,13 +116,28 @@ def _validate(arguments: Arguments, progress: Progress) -> object:
     return validate(targets.get(arguments["target"]), exported, held_against, progress)
 
 
+def _validate_encoder(exported: Exported, recipe: Recipe, arguments: Arguments, progress: Progress) -> object:
+    from kobako import targets
+
+    from .encoder.proof import validate
+    from .encoder.standard import read_standard
+
+    golden = arguments["golden"] or from_json(arguments["expectations"], Expectations).directory
+    standard = read_standard(Path(golden), recipe, exported.activations)
+    return validate(targets.get(arguments["target"]), exported, standard, progress)
+
+
 def _measure(arguments: Arguments, progress: Progress) -> object:
     from kobako import targets
 
-    from .measure import measure
-
     target = targets.get(arguments["target"])
     exported = from_json(arguments["exported"], Exported)
+    if exported.kind == "encoder":
+        from .encoder.measure import measure as measure_reading
+
+        return measure_reading(target, exported, progress)
+    from .measure import measure
+
     return measure(target, exported, int(arguments["weight_bytes"]), progress)
 
 
@@ -131,6 +155,19 @@ def _generate(arguments: Arguments, progress: Progress) -> object:
         engine.close()
 
 
+def _read(arguments: Arguments, progress: Progress) -> object:
+    from contextlib import closing
+
+    from kobako import targets
+
+    from .encoder.engine import TextEncoder
+    from .heads import Head
+
+    exported, head = from_json(arguments["exported"], Exported), from_json(arguments["head"], Head)
+    with closing(TextEncoder.of(targets.get(arguments["target"]).encoder(exported), exported)) as engine:
+        return [engine.read(text, head) for text in arguments["texts"]]
+
+
 def _inspect(arguments: Arguments, progress: Progress) -> object:
     from kobako import targets
 
@@ -146,6 +183,7 @@ OPERATIONS: Mapping[str, Callable[[Arguments, Progress], object]] = {
     "validate": _validate,
     "measure": _measure,
     "generate": _generate,
+    "read": _read,
     "inspect": _inspect,
 }
 

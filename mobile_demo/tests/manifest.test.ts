@@ -25,6 +25,12 @@ test('a later major version is told apart from rubbish', () => {
   expect(parseManifest(bytes({ ...tinyManifest(files), format_version: '1.7', something_new: 1 })).format_version).toBe('1.7');
 });
 
+test('an encoder is refused in words', () => {
+  const encoder = { ...tinyManifest(files), kind: 'encoder', tasks: [] };
+  expect(() => parseManifest(bytes(encoder))).toThrow(/vectors or labels/);
+  expect(parseManifest(bytes({ ...tinyManifest(files), kind: 'decoder' })).name).toBe(tinyManifest(files).name);
+});
+
 test.each([
   ['a name that leaves the directory', { name: '..' }],
   ['a size that is no number', { files: [{ path: 'a', size_bytes: '1', sha256: '0'.repeat(64) }] }],

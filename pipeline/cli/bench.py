@@ -17,7 +17,7 @@ from .options import json_option, print_json, quiet_option, target_option
 def command(package: Path, targets: tuple[str, ...], as_json: bool, quiet: bool) -> None:
     """Time PACKAGE in its engines: load, first token, prefill, decode, memory, and the share of the memory's bandwidth.
 
-    A prompt of 128 tokens, 64 tokens decoded, medians of three runs.
+    A prompt of 128 tokens, 64 tokens decoded, medians of three runs; an encoder only reads 128 tokens.
     """
     from rich.table import Table
 
@@ -25,7 +25,7 @@ def command(package: Path, targets: tuple[str, ...], as_json: bool, quiet: bool)
     from ..report.words import human_bytes, human_seconds
     from ..reprove import bench_package
     from .display import observer
-    from .tables import INTERPRETED, console
+    from .tables import INTERPRETED, console, number
 
     with observer(quiet) as watching:
         measured = bench_package(package, targets, watching)
@@ -47,8 +47,8 @@ def command(package: Path, targets: tuple[str, ...], as_json: bool, quiet: bool)
     for name, one in measured.items():
         table.add_row(
             name, one.engine, human_seconds(one.load_s), human_seconds(one.first_token_s),
-            f"{one.prefill_tokens_per_s:.0f}", f"{one.decode_tokens_per_s:.0f}", f"{one.bandwidth_share:.0%}",
-            human_bytes(one.peak_rss_bytes),
+            f"{one.prefill_tokens_per_s:.0f}", number(one.decode_tokens_per_s, ".0f"),
+            number(one.bandwidth_share, ".0%"), human_bytes(one.peak_rss_bytes),
         )  # fmt: skip
     out = console()
     out.print(table)

@@ -15,6 +15,7 @@ from .options import (
     calibrated_on,
     calibration_option,
     chosen_goal,
+    chosen_options,
     chosen_recipe,
     chosen_targets,
     context_option,
@@ -78,7 +79,7 @@ def command(
     size_budget: str | None,
     max_kl: float | None,
     calibration: Path | None,
-    context_tokens: int,
+    context_tokens: int | None,
     tasks: tuple[str, ...],
     out: str | None,
     memory_limit: str | None,
@@ -98,7 +99,6 @@ def command(
     directory, or a .gguf file. A second build of the same thing does nothing; an interrupted one continues.
     """
     from ..build import build
-    from ..contracts import ExportOptions
     from ..run import Request
     from .display import observer
     from .matrixbuild import MatrixOptions, build_matrix, check_one
@@ -119,7 +119,8 @@ def command(
         recipe=calibrated_on(chosen_recipe(recipe, goal), calibration),
         calibration=calibration,
         goal=goal,
-        options=ExportOptions(context_tokens=context_tokens),
+        options=chosen_options(context_tokens),
+        own_context=context_tokens is None,
         tasks=tasks,
         out=Path(out) if out else None,
         offline=offline,

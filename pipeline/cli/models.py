@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..contracts import ModelKind
 from .options import json_option, print_json
 
 
@@ -21,7 +22,7 @@ def command(support: bool, as_json: bool) -> None:
 def show_support(as_json: bool) -> None:
     """Architectures and the divergence of their artifacts from eager PyTorch."""
     from ..codec import to_json
-    from ..support import RECIPES, TARGETS, supported
+    from ..support import CASES, of_kind, quirk_of, supported
 
     if as_json:
         print_json([to_json(entry) for entry in supported()])
@@ -30,15 +31,18 @@ def show_support(as_json: bool) -> None:
 
     from .tables import console
 
-    cases = [f"{target} {recipe}" for target in TARGETS for recipe in RECIPES]
-    table = Table(title="Mean KL from eager PyTorch, nats, on tiny random models", title_justify="left")
-    for name in ("architecture", "proven with", *cases):
-        table.add_column(name)
-    for entry in supported():
-        table.add_row(
-            entry.model_type, entry.quirk, *(f"{entry.kl_nats.get(case, float('nan')):.1e}" for case in cases)
-        )
-    console().print(table)
+    titles: tuple[tuple[ModelKind, str], ...] = (
+        ("decoder", "Mean KL from eager PyTorch, nats, on tiny random models"),
+        ("encoder", "Encoders: 1 − mean cosine of vectors, mean KL of labels in nats"),
+    )
+    for kind, title in titles:
+        table = Table(title=title, title_justify="left")
+        for name in ("architecture", "proven with", *CASES):
+            table.add_column(name)
+        for entry in of_kind(kind):
+            for name, figures in entry.rows:
+                table.add_row(name, quirk_of(entry), *(f"{figures.get(case, float('nan')):.1e}" for case in CASES))
+        console().print(table)
 
 
 def show_models(as_json: bool) -> None:

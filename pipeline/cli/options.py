@@ -12,7 +12,7 @@ import click
 
 from ..cache import Cache, default_root
 from ..codec import json_text
-from ..contracts import DEFAULT_RECIPE, RECIPES, Goal, Recipe
+from ..contracts import DEFAULT_RECIPE, RECIPES, ExportOptions, Goal, Recipe
 from ..errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,8 +41,9 @@ calibration_option = click.option(
     "kobako's own: a few pages of what the model will read.",
 )  # fmt: skip
 context_option = click.option(
-    "--context", "-c", "context_tokens", default=1024, show_default=True, type=click.IntRange(64, 131072),
-    help="Tokens of prompt and answer together.",
+    "--context", "-c", "context_tokens", type=click.IntRange(64, 131072),
+    help="Tokens of prompt and answer together, or of an encoder's text "
+    f"[default: {ExportOptions().context_tokens}; an encoder's own length].",
 )  # fmt: skip
 offline_option = click.option("--offline", is_flag=True, help="Use only what is on this machine already.")
 
@@ -88,6 +89,11 @@ def chosen_goal(size_budget: str | None, max_kl: float | None) -> Goal | None:
     """The goal of a mixture, or None. Raises UsageError for what is not a size."""
     size = parse_bytes(size_budget)
     return None if size is None and max_kl is None else Goal(size_bytes=size, loss_nats=max_kl)
+
+
+def chosen_options(context_tokens: int | None) -> ExportOptions:
+    """The context asked for, or the default."""
+    return ExportOptions() if context_tokens is None else ExportOptions(context_tokens=context_tokens)
 
 
 def open_cache(directory: Path | None, shared_url: str = "") -> Cache:

@@ -9,6 +9,7 @@ import click
 
 from .options import (
     cache_option,
+    chosen_options,
     chosen_recipe,
     chosen_targets,
     context_option,
@@ -35,20 +36,29 @@ SHOWN_POINTS = 10
 @cache_option
 @json_option
 def command(
-    model: str, targets: tuple[str, ...], recipe: str | None, context_tokens: int, cache_dir: Path | None, as_json: bool
+    model: str,
+    targets: tuple[str, ...],
+    recipe: str | None,
+    context_tokens: int | None,
+    cache_dir: Path | None,
+    as_json: bool,
 ) -> None:
     """Show the stages of building MODEL, what is cached, and the memory, disk and package size it will take.
 
     Downloads and writes nothing.
     """
     from ..codec import to_json
-    from ..contracts import ExportOptions
     from ..plan import plan
+    from ..run import Request
 
-    made = plan(
-        model, chosen_targets(targets), chosen_recipe(recipe), ExportOptions(context_tokens=context_tokens),
-        open_cache(cache_dir),
-    )  # fmt: skip
+    request = Request(
+        model=model,
+        targets=chosen_targets(targets),
+        recipe=chosen_recipe(recipe),
+        options=chosen_options(context_tokens),
+        own_context=context_tokens is None,
+    )
+    made = plan(request, open_cache(cache_dir))
     if as_json:
         print_json(to_json(made))
         return

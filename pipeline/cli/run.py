@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
 import click
 
+from ..names import printable
 from .options import json_option, print_json, quiet_option
 
+ENCODER_TEXTS = 2
+EXAMPLES = """Example: kobako run dist/smollm2-135m-instruct-int8 --task summarize "A long text …"
 
-@click.command("run", epilog='Example: kobako run dist/smollm2-135m-instruct-int8 --task summarize "A long text …"')
+Example: kobako run dist/all-minilm-l6-v2-int8 --task embed "A man eats." "Someone has a meal."
+"""
+
+
+@click.command("run", epilog=EXAMPLES)
 @click.argument("package", type=click.Path(path_type=Path))
-@click.argument("text", required=False)
+@click.argument("texts", metavar="[TEXT]...", nargs=-1)
 @click.option("--task", help="One of the package's tasks [default: its first].")
 @click.option("--to", help="Target language of a translation, such as fr.")
 @click.option("--target", "-t", help="executorch, coreml or litert [default: the first that runs here].")
@@ -21,7 +29,7 @@ from .options import json_option, print_json, quiet_option
 @quiet_option
 def command(
     package: Path,
-    text: str | None,
+    texts: tuple[str, ...],
     task: str | None,
     to: str | None,
     target: str | None,
@@ -29,23 +37,31 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Run PACKAGE on TEXT (or on standard input), in the target's real runtime on this machine; the answer streams."""
+    """Run PACKAGE on TEXT (or on standard input), in the target's real runtime on this machine; the answer streams.
+
+    A package that embeds prints the vector as JSON, or the cosine of two texts; one that classifies prints its labels
+    with their probabilities.
+    """
     from ..codec import to_json
     from ..errors import UsageError
-    from ..reprove import Wanted, run_package
+    from ..reprove import Wanted, is_encoder, run_package
 
-    if text is None:
-        if sys.stdin.isatty():
-            raise UsageError("there is no text to work on.", "Give it as an argument, or on standard input.")
-        text = sys.stdin.read()
-    if not text.strip():
+    given = texts or (_standard_input(),)
+    if not all(text.strip() for text in given):
         raise UsageError("the text is empty.", "Give some words.")
+    if is_encoder(package):
+        if to is not None or max_tokens is not None:
+            raise UsageError("this package writes no text.", "Leave --to and --max-tokens out.")
+        _read(package, target, task, given, as_json=as_json, quiet=quiet)
+        return
+    if len(given) > 1:
+        raise UsageError(f"{len(given)} texts were given, this package takes one.", "Put it between quotes.")
 
     def show(piece: str) -> None:
         if not as_json:
             click.echo(piece, nl=False)
 
-    said = run_package(package, target, Wanted(text=text, task=task, to=to, max_new_tokens=max_tokens), show)
+    said = run_package(package, target, Wanted(text=given[0], task=task, to=to, max_new_tokens=max_tokens), show)
     if as_json:
         print_json(to_json(said))
         return
@@ -54,3 +70,46 @@ def command(
         rate = (said.generated_tokens - 1) / said.decode_s if said.decode_s and said.generated_tokens > 1 else 0.0
         read = f"{said.prompt_tokens} tokens read in {said.prefill_s:.2f} s"
         click.echo(f"[{read}, {said.generated_tokens} said at {rate:.0f} tok/s]", err=True)
+
+
+def _standard_input() -> str:
+    from ..errors import UsageError
+
+    if sys.stdin.isatty():
+        raise UsageError("there is no text to work on.", "Give it as an argument, or on standard input.")
+    return sys.stdin.read()
+
+
+def _read(
+    package: Path, target: str | None, task: str | None, texts: tuple[str, ...], *, as_json: bool, quiet: bool
+) -> None:
+    """What an encoder's package answers to one text, or to two."""
+    import json
+
+    from ..codec import to_json
+    from ..errors import UsageError
+    from ..reprove import read_texts
+
+    if len(texts) > ENCODER_TEXTS:
+        raise UsageError(f"{len(texts)} texts were given.", "Give one, or two that are compared.")
+    readings = read_texts(package, target, task, texts)
+    cosine = _cosine(readings[0].values, readings[1].values) if len(readings) == ENCODER_TEXTS else None
+    labels = [reading.labels for reading in readings if reading.labels]
+    if as_json:
+        print_json({"texts": [to_json(one) for one in readings], "cosine": None if labels else cosine})
+    elif labels:
+        for shares in labels:
+            for label, share in shares.items():
+                click.echo(f"{share:8.4f}  {printable(label)}")
+    elif cosine is not None:
+        click.echo(f"{cosine:.6f}")
+    else:
+        click.echo(json.dumps([float(f"{value:.9g}") for value in readings[0].values]))
+    if not quiet:
+        tokens, seconds = sum(one.tokens for one in readings), sum(one.seconds for one in readings)
+        click.echo(f"[{tokens} tokens read in {seconds:.3f} s]", err=True)
+
+
+def _cosine(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    lengths = math.hypot(*one) * math.hypot(*other)
+    return sum(a * b for a, b in zip(one, other, strict=True)) / lengths if lengths else 0.0

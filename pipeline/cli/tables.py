@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ..report.encoder import closeness, quality_note
 from ..report.words import human_bytes, human_seconds
 
 
@@ -17,9 +18,20 @@ def console() -> Console:
     return out if out.is_terminal else Console(width=150)
 
 
+def number(value: float | None, form: str) -> str:
+    """A figure, or a dash where there is none."""
+    return "–" if value is None else f"{value:{form}}"
+
+
 COLUMNS = (
     "target", "proof", "size", "fidelity KL", "top-1", "quality KL", "top-1", "prefill tok/s", "decode tok/s",
     "of bandwidth", "peak RSS", "build",
+)  # fmt: skip
+
+
+ENCODER_COLUMNS = (
+    "target", "proof", "size", "fidelity", "largest error", "quality", "retrieval or labels", "tokens/s", "peak RSS",
+    "build",
 )  # fmt: skip
 
 
@@ -28,10 +40,11 @@ def result_table(data: Mapping[str, Any]) -> Table:
     table = Table(
         title=f"{data['name']} {data['recipe']['name']}, context {data['context_tokens']}", title_justify="left"
     )
-    for name in COLUMNS:
+    head = data.get("head")
+    for name in ENCODER_COLUMNS if head else COLUMNS:
         table.add_column(name, justify="left" if name in ("target", "proof") else "right")
     for name, target in data["targets"].items():
-        table.add_row(*_row(name, target))
+        table.add_row(*(_encoder_row(name, target, head["task"]) if head else _row(name, target)))
     return table
 
 
@@ -47,6 +60,25 @@ def _row(name: str, target: Mapping[str, Any]) -> list[str]:
         f"{quality['kl_nats']:.3f}" if quality else "–",
         f"{quality['top1']:.1%}" if quality else "–",
         *(_speed(name, speed) if speed else ["–"] * 3),
+        human_bytes(target["peak_rss_bytes"]),
+        human_seconds(target["build_seconds"]),
+    ]
+
+
+def _encoder_row(name: str, target: Mapping[str, Any], task: str) -> list[str]:
+    """The same of an encoder, which answers with vectors or labels."""
+    figures, speed = target["report"]["figures"], target["measurement"]
+    fidelity, quality = figures.get("fidelity", {}).get("texts"), figures.get("quality")
+    interpreted = "*" if speed and "interpreter" in speed["engine"] else ""
+    return [
+        name,
+        "[green]passed[/]" if target["report"]["passed"] else "[red]FAILED[/]",
+        human_bytes(sum(target["files"].values())),
+        closeness(fidelity, task) if fidelity else "–",
+        f"{fidelity['largest_error']:.1e}" if fidelity else "–",
+        closeness(quality, task, "quality_") if quality else "–",
+        quality_note(quality, task) if quality else "–",
+        f"{speed['prefill_tokens_per_s']:.0f}{interpreted}" if speed else "–",
         human_bytes(target["peak_rss_bytes"]),
         human_seconds(target["build_seconds"]),
     ]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..contracts import ModelKind
 from ..errors import UnsupportedModel
 
 
@@ -17,15 +18,18 @@ class Family:
 
     Attributes:
         model_type: exactly as in config.json.
+        kind: a ``decoder`` continues text; an ``encoder`` reads all of it at once (`kobako.pipeline.encoder`).
         embedding: parameter name of the token embedding ``[V, hidden]``.
-        head: parameter name of the output projection ``[V, hidden]``; absent from files when tied.
-        layers: module path of the list of decoder layers.
-        feeds: modules of a decoder layer whose outputs go, channel by channel, into these linear layers and nowhere
+        head: parameter name of the output projection ``[V, hidden]``; absent from files when tied; encoders: empty.
+        heads: of an encoder, first parts of the names of all modules that are not the bare model's.
+        layers: module path of the list of layers.
+        feeds: modules of a layer whose outputs go, channel by channel, into these linear layers and nowhere
             else, so that a scale can move from one to the other (`kobako.pipeline.smooth`).
         norm_offset: what the modeling code adds to the stored weights of its RMSNorms (Gemma: 1).
         rewrite: config.json of this family → that of another which computes the same from the same tensors, or None.
         stored_names: tensors that checkpoints call otherwise than transformers' modules do: stored name → parameter.
         stored_prefixes: the same for whole parts of a checkpoint: beginning of a stored name → of the parameter's.
+        stored_ends: the same for the last parts of names.
         per_layer_table: parameter name of the table ``[V, L·D]`` that gives every layer a vector for each token, or
             None. It is kept outside the graph (`kobako.pipeline.embeddings`).
         transposed: linear modules whose weights the checkpoint stores as ``[I, O]``, by the end of their path.
@@ -45,8 +49,10 @@ class Family:
     """
 
     model_type: str
+    kind: ModelKind = "decoder"
     embedding: str = "model.embed_tokens.weight"
     head: str = "lm_head.weight"
+    heads: tuple[str, ...] = ()
     layers: str = "model.layers"
     feeds: Mapping[str, tuple[str, ...]] = field(
         default_factory=lambda: {
@@ -59,6 +65,7 @@ class Family:
     rewrite: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     stored_names: Mapping[str, str] = field(default_factory=dict)
     stored_prefixes: Mapping[str, str] = field(default_factory=dict)
+    stored_ends: Mapping[str, str] = field(default_factory=dict)
     per_layer_table: str | None = None
     transposed: tuple[str, ...] = ()
     fine: tuple[str, ...] = ()
@@ -127,7 +134,8 @@ def check_known(model_type: str) -> None:
         return
     if model_type in ENCODERS or model_type in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         raise UnsupportedModel(
-            f"architecture {model_type}: encoder models are not exported yet.", "Name a decoder-only model."
+            f"architecture {model_type}: this encoder is not supported.",
+            "Encoders are supported as bert and distilbert; CONTRIBUTING.md tells how to add a family.",
         )
     near = difflib.get_close_matches(model_type, names(), n=1, cutoff=0.3)
     hint = f"The nearest supported architecture is {near[0]!r}. " if near else ""

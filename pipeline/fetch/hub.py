@@ -16,7 +16,7 @@ from . import hub_errors
 from .digests import Digests, git_blob_id, require, write_atomically
 from .hub_files import COMMIT, RemoteFile, arrived_bytes, cached_file, obtain, remove
 from .local import UNKNOWN_LICENCE, card_licence, spdx
-from .select import is_gguf, needed
+from .select import files_below, is_gguf, needed
 
 DEFAULT_REVISION = "main"
 
@@ -180,7 +180,7 @@ def cached_listing(request: Request) -> Listing | None:
     except (LocalEntryNotFoundError, ValueError):
         return None
     try:
-        paths = needed((path.name for path in folder.iterdir() if path.is_file()), request.repo)
+        paths = needed(files_below(folder), request.repo)
     except KobakoError:  # an incomplete snapshot is no answer; the server's will be
         return None
     files = []

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..contracts import Progress, Source, SourceFile
 from .digests import Digests
-from .select import needed
+from .select import files_below, needed
 
 LICENCE_NAMES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "NOTICE.txt", "NOTICE.md", "README.md")
 UNKNOWN_LICENCE = "unknown"
@@ -16,7 +16,7 @@ UNKNOWN_LICENCE = "unknown"
 
 def directory_source(directory: Path, name: str, downloads: Path, progress: Progress) -> Source:
     """A checkpoint directory as ``save_pretrained`` writes it. Raises UnsupportedModel (no safetensors weights)."""
-    paths = needed((path.name for path in directory.iterdir() if path.is_file()), str(directory))
+    paths = needed(files_below(directory), str(directory))
     return local_source(directory, paths, name, downloads, progress)
 
 

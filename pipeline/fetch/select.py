@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fnmatch import fnmatch
+from pathlib import Path
 
 from ..errors import UnsupportedModel
 
@@ -12,6 +13,8 @@ SMALL_FILES = (
     "added_tokens.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "chat_template*",
     "LICEN[SC]E*", "NOTICE*", "README*", "USE_POLICY*",
 )  # fmt: skip
+SENTENCE_FILES = ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json")
+"""How an encoder's hidden states become one vector (sentence-transformers)."""
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -22,9 +25,17 @@ def needed(paths: Iterable[str], where: str) -> tuple[str, ...]:
 
     Raises UnsupportedModel when there are no weights that can be read safely.
     """
-    top = sorted(path for path in paths if "/" not in path)
+    listed = set(paths)
+    top = sorted(path for path in listed if "/" not in path)
     small = [path for path in top if any(fnmatch(path, pattern) for pattern in SMALL_FILES)]
-    return (*small, *weights(top, where))
+    pooling = [path for path in SENTENCE_FILES if path in listed]
+    return (*small, *pooling, *weights(top, where))
+
+
+def files_below(directory: Path) -> list[str]:
+    """The files of a checkpoint's directory that `needed` may want."""
+    top = [path.name for path in directory.iterdir() if path.is_file()]
+    return [*top, *(path for path in SENTENCE_FILES if "/" in path and (directory / path).is_file())]
 
 
 def weights(top: list[str], where: str) -> list[str]:

@@ -18,6 +18,7 @@ from .. import families
 from ..contracts import FloatArray, Quantized
 from ..embeddings import TABLE_FILE, Table, open_table
 from ..errors import UnsupportedModel
+from ..heads import Head, find_head
 from ..weights import QuantizedTensor, QuantizedWeights, open_weights
 from .structure import embedding_scale
 
@@ -90,6 +91,22 @@ def constant_sparsity(model: nn.Module) -> None:
             module._gaussian_topk = sparse(statistics.NormalDist().inv_cdf(module.activation_sparsity))
 
 
+def empty_encoder(config: PretrainedConfig, head: Head, attention: str | None = None) -> nn.Module:
+    """The same of an encoder, its parameters named as checkpoints with a head name them."""
+    from accelerate import init_empty_weights
+
+    from .encoder import encoder_modules
+
+    with init_empty_weights(include_buffers=False):
+        return encoder_modules(config, head, attention)
+
+
+def empty_model_in(directory: Path, attention: str | None = None) -> Any:
+    """The empty model, decoder or encoder, that a Reference's or a Quantized's directory describes."""
+    config, head = load_config(directory), find_head(directory)
+    return empty_model(config, attention) if head is None else empty_encoder(config, head, attention)
+
+
 def plain_linears(model: nn.Module) -> None:
     """Replace GPT-2's Conv1D, a linear layer that keeps its matrix transposed, by the linear layer that it is."""
     from torch import nn
@@ -110,19 +127,38 @@ def set_parameter(model: nn.Module, name: str, value: torch.Tensor) -> None:
     setattr(module, leaf, nn.Parameter(value, requires_grad=False))
 
 
-def quantized_model(quantized: Quantized, attention: str | None = None) -> PreTrainedModel:
-    """The quantized reference: dequantized weights in float32 PyTorch."""
+def tie(model: Any) -> None:
+    """Let a head that is the embedding's table be that table again; a bare encoder has no head to tie."""
+    if hasattr(model, "tie_weights"):
+        model.tie_weights()
+
+
+def read_ids(model: Any, ids: list[int]) -> None:
+    """Let a model read one sequence, for those who watch its modules."""
+    import torch
+
+    tokens = torch.tensor([ids])
+    if families.get(model.config.model_type).kind == "encoder":
+        model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+    else:
+        # logits of all tokens would take gigabytes; with a plain 1, Gemma's layers without keys of their own would
+        # see the last token only
+        model(tokens, use_cache=False, logits_to_keep=torch.tensor([-1]))
+
+
+def quantized_model(quantized: Quantized, attention: str | None = None) -> Any:
+    """The quantized reference: dequantized weights in float32 PyTorch; a PreTrainedModel, or a bare encoder."""
     import torch
     from torch import nn
 
-    model = empty_model(load_config(quantized.directory), attention)
+    model = empty_model_in(quantized.directory, attention)
     if (table := open_table_of(quantized)) is not None:
         look_up_outside(model, table.layout.parameter, lambda ids: table.rows(ids).reshape(len(ids), -1))
     weights: QuantizedWeights = open_weights(quantized.directory)
     tied = families.get(quantized.model_type).head if model.config.tie_word_embeddings else ""
     for name in weights:
         set_parameter(model, name, torch.from_numpy(weights.dequantized(name)))
-    model.tie_weights()
+    tie(model)
     for path, module in list(model.named_modules()):
         name = families.get(quantized.model_type).embedding if f"{path}.weight" == tied else f"{path}.weight"
         stored = weights[name] if isinstance(module, nn.Linear) else None

@@ -23,14 +23,30 @@ def write(source: Source, tokenizer_dir: Path, model_config: Mapping[str, Any]) 
 
     Raises UnsupportedModel when the checkpoint has no tokenizer.json, IntegrityError when a file is damaged.
     """
-    have = {file.path for file in source.files}
-    if "tokenizer.json" not in have:
-        other = sorted(have & {"tokenizer.model", "vocab.json", "vocab.txt", "merges.txt"})
-        raise UnsupportedModel(
-            f"{source.name} has no tokenizer.json" + (f" (only {', '.join(other)})." if other else "."),
-            "Make one: AutoTokenizer.from_pretrained(MODEL).save_pretrained(DIRECTORY).",
-        )
+    if not has(source, "tokenizer.json"):
+        raise missing(source)
     shutil.copyfile(source.directory / "tokenizer.json", tokenizer_dir / "tokenizer.json")
+    write_settings(source, tokenizer_dir, model_config)
+
+
+def has(source: Source, name: str) -> bool:
+    """Whether a source has a file of this name."""
+    return any(file.path == name for file in source.files)
+
+
+def missing(source: Source) -> UnsupportedModel:
+    """The error for a checkpoint whose tokenizer cannot be used."""
+    names = ("tokenizer.model", "vocab.json", "vocab.txt", "merges.txt")
+    other = sorted(name for name in names if has(source, name))
+    return UnsupportedModel(
+        f"{source.name} has no tokenizer.json" + (f" (only {', '.join(other)})." if other else "."),
+        "Make one: AutoTokenizer.from_pretrained(MODEL).save_pretrained(DIRECTORY).",
+    )
+
+
+def write_settings(source: Source, tokenizer_dir: Path, model_config: Mapping[str, Any]) -> None:
+    """Write ``tokenizer_config.json`` beside a tokenizer.json, the chat template inside."""
+    have = {file.path for file in source.files}
     tokenizer = opened(tokenizer_dir / "tokenizer.json")
     config = read(source, CONFIG) if CONFIG in have else {}
     settled = settle(config, model_config, tokenizer)
@@ -39,6 +55,50 @@ def write(source: Source, tokenizer_dir: Path, model_config: Mapping[str, Any]) 
     if template:
         settled["chat_template"] = template
     (tokenizer_dir / CONFIG).write_text(json.dumps(settled, ensure_ascii=False, indent=2))
+
+
+def write_encoders(source: Source, tokenizer_dir: Path, model_config: Mapping[str, Any]) -> None:
+    """The same for an encoder: made of ``vocab.txt`` where there is no tokenizer.json, and without padding.
+
+    sentence-transformers stores the padding and truncation of its last call in tokenizer.json; a device pads as the
+    artifact's shapes want it. Raises UnsupportedModel when nothing tells whether the vocabulary is lower-case.
+    """
+    path = tokenizer_dir / "tokenizer.json"
+    if has(source, "tokenizer.json"):
+        shutil.copyfile(source.directory / "tokenizer.json", path)
+    elif has(source, "vocab.txt"):
+        from_vocabulary(source, read(source, CONFIG) if has(source, CONFIG) else {}).save(str(path))
+    else:
+        raise missing(source)
+    opened(path)
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(whole | {"truncation": None, "padding": None}, ensure_ascii=False), encoding="utf-8")
+    write_settings(source, tokenizer_dir, model_config)
+
+
+def from_vocabulary(source: Source, config: Mapping[str, Any]) -> Any:
+    """The WordPiece tokenizer of a ``vocab.txt``. Raises UnsupportedModel, IntegrityError."""
+    from tokenizers.implementations import BertWordPieceTokenizer
+
+    text = (source.directory / "vocab.txt").read_text(encoding="utf-8")
+    words = text.removesuffix("\n").split("\n")  # a word may be another line separator
+    lowercase = config.get("do_lower_case")
+    if lowercase is None:
+        if any(word != word.lower() for word in words if not word.startswith("[")):
+            raise UnsupportedModel(
+                f"{source.name} has a vocab.txt with capitals, and no tokenizer_config.json that tells do_lower_case.",
+                'Add {"do_lower_case": false} there if its makers say so, or make a tokenizer.json.',
+            )
+        lowercase = True
+    try:
+        return BertWordPieceTokenizer(
+            vocab={word: index for index, word in enumerate(words)},
+            lowercase=lowercase,
+            strip_accents=config.get("strip_accents"),
+            handle_chinese_chars=config.get("tokenize_chinese_chars", True),
+        )
+    except TypeError as error:  # no [CLS] or [SEP] among the words
+        raise IntegrityError(f"vocab.txt of {source.name}: {error}.", "Fetch the model again.") from error
 
 
 def opened(path: Path) -> Any:

@@ -14,7 +14,9 @@ from typing import Any
 from .. import families
 from ..contracts import Progress, Reference, Source, no_progress
 from ..errors import IntegrityError, UnsupportedModel
+from ..heads import write_head
 from . import gguf, gguf_config, gguf_tokenizer, hf_tokenizer
+from .heads import head_for
 from .prequantized import original_name, packing_of
 from .structure import STATIC_ROPES
 from .weights import full_name, gguf_path, open_safetensors, safetensors_paths
@@ -87,7 +89,11 @@ def load_directory(source: Source, out: Path) -> dict[str, Any]:
         )
     check_per_layer_table(config, family, names)
     config.setdefault("tie_word_embeddings", family.head not in names)  # defaults differ between families
-    hf_tokenizer.write(source, out / "tokenizer", config)
+    if family.kind == "encoder":
+        write_head(head_for(source, family, config, names), out)
+        hf_tokenizer.write_encoders(source, out / "tokenizer", config)
+    else:
+        hf_tokenizer.write(source, out / "tokenizer", config)
     config.pop("auto_map", None)  # a known architecture needs no code of the repository
     config.pop("quantization_config", None)  # from here on the weights are the floats that they stand for
     return config

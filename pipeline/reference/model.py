@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 from .. import families
 from ..contracts import Reference
 from ..errors import IntegrityError
-from .eager import empty_model, load_config, look_up_outside, set_parameter
+from .eager import empty_model_in, look_up_outside, set_parameter, tie
 from .weights import SafetensorsReader, open_reference
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
-
-def reference_model(reference: Reference, attention: str | None = None) -> PreTrainedModel:
+def reference_model(reference: Reference, attention: str | None = None) -> Any:
     """The model as its makers meant it: float32 weights, transformers' own code, on the CPU, in eval mode.
 
     Raises IntegrityError when the checkpoint lacks a parameter or holds one of another shape.
     """
     import torch
 
-    model = empty_model(load_config(reference.directory), attention)
+    model = empty_model_in(reference.directory, attention)
     expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     with open_reference(reference) as tensors:
         missing = [name for name in expected if name not in tensors]
@@ -39,5 +36,5 @@ def reference_model(reference: Reference, attention: str | None = None) -> PreTr
             if value.shape != shape:
                 raise IntegrityError(f"{name} has shape {value.shape}, config.json says {shape}.", "Fetch it again.")
             set_parameter(model, name, torch.from_numpy(value if value.flags.writeable else value.copy()))
-    model.tie_weights()
+    tie(model)
     return model

@@ -6,7 +6,7 @@ is new to kobako is either reproduced or refused, never guessed at.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +134,24 @@ def rope_parameters(config: Any) -> list[Mapping[str, Any]]:
     found: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
     nested: list[Mapping[str, Any]] = [value for value in found.values() if isinstance(value, dict)]
     return nested or [found]
+
+
+ENCODER_LENGTHS = (32, 128)
+
+
+def encoder_lengths(context_tokens: int) -> tuple[int, ...]:
+    """Numbers of tokens that an encoder's static graphs are made for: a short text need not pay for a long one."""
+    return (*(length for length in ENCODER_LENGTHS if length < context_tokens), context_tokens)
+
+
+def fitting_length(lengths: Iterable[int], tokens: int, context_tokens: int) -> int:
+    """The smallest of `lengths` that holds so many tokens. Raises UsageError for none, or more than any holds."""
+    fitting = [length for length in lengths if length >= tokens]
+    if not tokens or not fitting:
+        raise UsageError(
+            f"{tokens} tokens do not fit an encoder of {context_tokens}.", "Shorten the text, or divide it."
+        )
+    return min(fitting)
 
 
 @dataclass(frozen=True)

@@ -126,14 +126,18 @@ class SafetensorsReader(Mapping[str, FloatArray]):
 
 
 def full_name(stored: str, family: Family) -> str:
-    """A parameter's name in the causal language model: checkpoints of the bare model leave its first part out."""
+    """A parameter's name in the model with its head: checkpoints of the bare model leave its first part out."""
     if stored in family.stored_names:
         return family.stored_names[stored]
     for begin, wanted in family.stored_prefixes.items():
         if stored.startswith(begin):
             return wanted + stored.removeprefix(begin)
-    base, head = (name.partition(".")[0] + "." for name in (family.embedding, family.head))
-    return stored if stored.startswith((base, head)) else base + stored
+    for end, now in family.stored_ends.items():
+        if stored.endswith(end):
+            stored = stored.removesuffix(end) + now
+    base = family.embedding.partition(".")[0] + "."
+    heads = tuple(f"{head.partition('.')[0]}." for head in (family.head, *family.heads) if head)
+    return stored if stored.startswith((base, *heads)) else base + stored
 
 
 def safetensors_paths(source: Source) -> list[Path]:

@@ -10,10 +10,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from . import words
+from . import encoder, words
 from .facts import TargetFacts, headline, origin_words, recipe_words, targets_of
 from .markdown import block, code, markdown_table, proof_table, text
 from .page import unverified
+from .snippets import run_snippet
 
 # identifiers the Hub knows (huggingface.co/docs/hub/repositories-licenses); anything else must be "other" with a name
 HUB_LICENCES = {
@@ -72,6 +73,7 @@ def _what(data: Mapping[str, Any]) -> str:
     return (
         f"A package for phones of {data['source']['name']}: {recipe_words(data)}, the same integers in every format, "
         f"for a context of {data['context_tokens']} tokens. Tasks: {words.listed(list(data['tasks'])) or 'none'}."
+        + (f" {encoder.head_words(data)}" if encoder.is_encoder(data) else "")
     )
 
 
@@ -83,14 +85,18 @@ def _warning(targets: list[TargetFacts]) -> str:
 def _inside(data: Mapping[str, Any], targets: list[TargetFacts]) -> str:
     rows = [[code(f"{t.name}/"), f"{text(t.title)}: {_files(t)}", words.human_bytes(t.size_bytes)] for t in targets]
     rows += [
-        [code("tokenizer/"), "tokenizer and chat template", ""],
-        [code("golden/"), "prompts, ids and logits, with which a device can check itself", ""],
+        [code("tokenizer/"), "tokenizer" if encoder.is_encoder(data) else "tokenizer and chat template", ""],
+        [code("golden/"), f"{_golden(data)}, with which a device can check itself", ""],
         [code("kobako.json"), "the manifest: files with digests, stop tokens, tasks, device needs", ""],
         [code("report.html"), "the proof as a page, with plots; its figures are in `report.json`", ""],
     ]
     weights = sum(data["weights_bytes_by_part"].values())
     note = f"Each format's folder is complete in itself. The weights alone take {words.human_bytes(weights)}."
     return markdown_table(["Path", "What", "Size"], rows) + "\n\n" + note
+
+
+def _golden(data: Mapping[str, Any]) -> str:
+    return "texts, ids and answers" if encoder.is_encoder(data) else "prompts, ids and logits"
 
 
 def _files(target: TargetFacts) -> str:
@@ -100,12 +106,20 @@ def _files(target: TargetFacts) -> str:
 
 def _proof(data: Mapping[str, Any], targets: list[TargetFacts]) -> str:
     notes = [f"- {text(target.title)}: {text(note)}" for target in targets for note in target.caveats]
-    explained = (
-        "Fidelity compares a file in its runtime with the quantized model in PyTorch, quality compares the quantized "
-        "model with the original. KL is the mean divergence in nats (0 is identical), *same token* the share of places "
-        "where the most likely token is the same. Speeds are of the machine that built the package."
-    )
+    explained = ENCODERS_EXPLAINED if encoder.is_encoder(data) else EXPLAINED
     return "\n\n".join(part for part in (proof_table(data), explained, "\n".join(notes)) if part)
+
+
+EXPLAINED = (
+    "Fidelity compares a file in its runtime with the quantized model in PyTorch, quality compares the quantized "
+    "model with the original. KL is the mean divergence in nats (0 is identical), *same token* the share of places "
+    "where the most likely token is the same. Speeds are of the machine that built the package."
+)
+ENCODERS_EXPLAINED = (
+    "Fidelity compares a file in its runtime with the quantized model in PyTorch, quality compares the quantized "
+    "model with the original: the mean cosine of vectors (1 is the same direction), or the mean divergence of labels "
+    "in nats (0 is identical), over short and long texts. Speeds are of the machine that built the package."
+)
 
 
 def _run(data: Mapping[str, Any], targets: list[TargetFacts]) -> str:
@@ -115,6 +129,10 @@ def _run(data: Mapping[str, Any], targets: list[TargetFacts]) -> str:
         "kobako validate .  # the proof again",
     ]
     parts = ["With kobako, in this folder:\n\n" + block("\n".join(lines), "sh")]
+    if encoder.is_encoder(data):
+        endings = {"executorch": ".pte", "coreml": ".mlpackage", "litert": ".tflite"}
+        places = [(t, _find(t, endings.get(t.name, ""), "model")) for t in targets]
+        return "\n\n".join([*parts, *(run_snippet(data, t.name, t.title, place) for t, place in places)])
     writers = {"executorch": _run_executorch, "coreml": _run_coreml, "litert": _run_litert}
     parts += [writers[target.name](target) for target in targets if target.name in writers]
     return "\n\n".join(parts)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import words
+from . import encoder, words
 
 FAITHFUL_TOP1 = 0.85
 """Below this agreement with the original, no headline may speak of the model without its quantization."""
@@ -86,6 +86,8 @@ class TargetFacts:
     def verdict(self) -> str:
         """One or two sentences that need no further knowledge."""
         if self.passed:
+            if texts := self.figure("fidelity", "texts"):
+                return f"All {words.count(len(self.checks), 'check')} hold, over {texts['texts']} texts."
             share, positions = self.figure("fidelity", "decode", "top1"), self.figure("fidelity", "decode", "positions")
             means = (
                 f" It chooses the reference's next token at {words.percent(share)} of {positions} places."
@@ -199,6 +201,16 @@ def table(data: Mapping[str, Any]) -> list[Row]:
     def row(label: str, meaning: str, cell: Callable[[TargetFacts], Cell]) -> Row:
         return Row(label, meaning, tuple(cell(target) for target in targets))
 
+    if encoder.is_encoder(data):
+        task = data["head"]["task"]
+        return [
+            row("Verdict", "whether every check holds", _verdict),
+            row("Size", "all files of this format", _size),
+            row("Fidelity", "against the quantized model, text by text", lambda t: _answers(t, task)),
+            row("Quality", "the quantized model against the original", lambda t: _read_quality(t, task)),
+            row("Reading a text", "tokens per second", lambda t: _speed(t, "prefill_tokens_per_s")),
+            *_costs(row),
+        ]
     return [
         row("Verdict", "whether every check holds", _verdict),
         row("Size", "all files of this format", _size),
@@ -209,10 +221,32 @@ def table(data: Mapping[str, Any]) -> list[Row]:
         row("Reading a prompt", "prefill, tokens per second", lambda t: _speed(t, "prefill_tokens_per_s")),
         row("Writing an answer", "decode, tokens per second", lambda t: _speed(t, "decode_tokens_per_s")),
         row("Share of the limit", "decode speed ÷ what the memory's bandwidth allows", _share),
+        *_costs(row),
+    ]
+
+
+def _costs(row: Callable[[str, str, Callable[[TargetFacts], Cell]], Row]) -> list[Row]:
+    return [
         row("Memory to run", "peak resident memory of the engine", _run_memory),
         row("Memory to build", "largest process of export and proof", _build_memory),
         row("Time to build", "export and proof", lambda t: Cell(words.human_seconds(t.entry["build_seconds"]))),
-    ]  # fmt: skip
+    ]
+
+
+def _answers(target: TargetFacts, task: str) -> Cell:
+    found = target.figure("fidelity", "texts")
+    if not found:
+        return Cell(words.NOTHING, "not compared")
+    good = None if all(check["passed"] for check in target.checks if check["part"] == "fidelity") else False
+    return Cell(encoder.closeness(found, task), f"largest error {words.small(found['largest_error'])}", good)
+
+
+def _read_quality(target: TargetFacts, task: str) -> Cell:
+    found = target.figure("quality")
+    if not found:
+        return Cell(words.NOTHING, "not compared")
+    good = None if all(check["passed"] for check in target.checks if check["part"] == "quality") else False
+    return Cell(encoder.closeness(found, task, "quality_"), encoder.quality_note(found, task), good)
 
 
 def _verdict(target: TargetFacts) -> Cell:

@@ -7,7 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from . import plots, words
+from . import encoder, plots, words
 from .facts import PARTS, TargetFacts, headline, origin_words, recipe_words, table, targets_of
 from .pareto import pareto_plot
 
@@ -40,6 +40,7 @@ def _values(data: Mapping[str, Any]) -> dict[str, Any]:
         "subtitle": (
             f"{data['name']} with {recipe_words(data)}, for a context of {data['context_tokens']} tokens; "
             f"tasks: {words.listed(list(data['tasks'])) or 'none'}."
+            + (f" {encoder.head_words(data)}" if encoder.is_encoder(data) else "")
         ),
         "targets": [_target(target, number, ends) for number, target in enumerate(targets)],
         "titles": [target.title for target in targets],

@@ -15,12 +15,15 @@ from .svg import Axes, Bar, Level, Series, bar_chart, decades, log_plot, stack_c
 
 COLOURS = 6
 GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("Embedding", "p1", ("embed_tokens",)),
+    ("Embedding", "p1", ("embed_tokens", "word_embeddings", "position_embeddings", "token_type_embeddings")),
     ("Head", "p2", ("lm_head",)),
-    ("Attention", "p3", ("q_proj", "k_proj", "v_proj", "o_proj")),
+    (
+        "Attention", "p3",
+        ("q_proj", "k_proj", "v_proj", "o_proj", "query", "key", "value", "q_lin", "k_lin", "v_lin", "out_lin"),
+    ),
     ("Feed-forward", "p4", ("gate_proj", "up_proj", "down_proj")),
     ("Norms and biases", "p5", ("norms and biases",)),
-)
+)  # fmt: skip
 PART_NAMES = {
     "embed_tokens": "embedding", "lm_head": "head", "q_proj": "query", "k_proj": "key", "v_proj": "value",
     "o_proj": "output", "gate_proj": "gate", "up_proj": "up", "down_proj": "down",
@@ -146,9 +149,13 @@ def size_plot(data: Mapping[str, Any]) -> Figure | None:
 
 
 def speed_plots(targets: Sequence[TargetFacts]) -> list[Figure]:
-    """Bars of prefill and decode speed; decode also marks what the memory's bandwidth allows."""
-    if not any(target.measurement for target in targets):
+    """Bars of prefill and decode speed; decode also marks what the memory's bandwidth allows. Encoders only read."""
+    measured = [target.measurement for target in targets if target.measurement]
+    if not measured:
         return []
+    if all(one["decode_tokens_per_s"] is None for one in measured):
+        said = "Tokens per second while reading a text of up to 128 tokens, on the machine that built this."
+        return [_speed_plot(targets, "prefill", "Reading a text", said)]
     return [
         _speed_plot(
             targets, "decode", "Writing an answer (decode)",

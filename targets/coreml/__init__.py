@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kobako.pipeline.contracts import Activations, Exported, ExportOptions, Progress, Quantized, Recipe
-from kobako.pipeline.protocols import Engine, Runtime, StoredWeight
+from kobako.pipeline.protocols import EncoderRuntime, Engine, Runtime, StoredWeight
 
 PACKAGE = "model.mlpackage"
 
@@ -27,7 +27,13 @@ class CoreML:
         return "float16"
 
     def export(self, quantized: Quantized, options: ExportOptions, out: Path, progress: Progress) -> Exported:
-        """See `export.export`."""
+        """See `export.export`, and for encoders `encoder.export`."""
+        from kobako.pipeline import families
+
+        if families.get(quantized.model_type).kind == "encoder":
+            from .encoder import export as export_encoder
+
+            return export_encoder(quantized, options, out, progress)
         from .export import export
 
         return export(quantized, options, out, progress)
@@ -43,6 +49,12 @@ class CoreML:
         from .runtime import open_engine
 
         return open_engine(exported.directory, PACKAGE)
+
+    def encoder(self, exported: Exported) -> EncoderRuntime:
+        """An encoder in Core ML itself on macOS; elsewhere in kobako's interpreter. Raises BadArtifact."""
+        from .encoder import open_encoder
+
+        return open_encoder(exported.directory / PACKAGE)
 
     def stored_weights(self, exported: Exported) -> Iterator[StoredWeight]:
         """Every matrix, read back out of the package's weight file. Raises BadArtifact."""

@@ -38,7 +38,7 @@ def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Pr
         lowered[name] = lower(model, shapes, chunk)
     progress(0.9, "writing weights")
     description = describe(quantized, options, list(shapes), model.sizes.layers, model.sizes.vocabulary)
-    write(quantized, lowered, list(shapes), description.metadata(), out)
+    write(quantized, lowered, list(shapes), description.metadata(), out, default="decode")
     for name in TOKENIZER_FILES:
         shutil.copyfile(quantized.tokenizer_dir / name, out / name)
     progress(1.0, "done")
@@ -50,15 +50,16 @@ def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Pr
 
 
 def write(
-    quantized: Quantized, lowered: Mapping[str, Lowered], names: list[str], metadata: Mapping[str, str], out: Path
-) -> None:
-    """Assemble the functions and write the package."""
+    quantized: Quantized, lowered: Mapping[str, Lowered], names: list[str], metadata: Mapping[str, str], out: Path,
+    *, default: str,
+) -> None:  # fmt: skip
+    """Assemble the functions and write the package; `default` is the one that Core ML loads unasked."""
     weight_file = out / "weight.bin"
     file = WeightFile(weight_file)
     constants = matrices(open_weights(quantized.directory), names, file)
     functions = {name: function_proto(one, constants, file) for name, one in lowered.items()}
     del file  # the writer completes the file when it goes
-    model = model_proto(functions, lowered, constants, metadata, default="decode")
+    model = model_proto(functions, lowered, constants, metadata, default=default)
     write_package(out / PACKAGE, model, weight_file)
 
 

@@ -173,7 +173,14 @@ def stateful_model(quantized: Quantized, slots: int) -> tuple[StatefulModel, dic
     sizes = sizes_of(config, slots)
     with registered_attention(Masks.none):
         model = empty_model(config, ATTENTION)
-    weights, table = open_weights(quantized.directory), dict[str, torch.Tensor]()
+    table, shapes = dict[str, torch.Tensor](), fill(model, quantized)
+    refit(model, table, shapes, families.get(quantized.model_type), slots)
+    return StatefulModel(model, table, tuple(shapes), sizes).eval(), shapes
+
+
+def fill(model: nn.Module, quantized: Quantized) -> dict[str, tuple[int, ...]]:
+    """Set the small parameters; the shapes ``[O, I]`` of the matrices, which are left out, by Hugging Face name."""
+    weights = open_weights(quantized.directory)
     shapes: dict[str, tuple[int, ...]] = {}
     for name in weights:
         tensor = weights[name]
@@ -181,8 +188,7 @@ def stateful_model(quantized: Quantized, slots: int) -> tuple[StatefulModel, dic
             shapes[name] = tuple((tensor.codes if isinstance(tensor, QuantizedTensor) else tensor).shape)
         else:
             set_parameter(model, name, torch.from_numpy(tensor))
-    refit(model, table, shapes, families.get(quantized.model_type), slots)
-    return StatefulModel(model, table, tuple(shapes), sizes).eval(), shapes
+    return shapes
 
 
 def sizes_of(config: Any, slots: int) -> Sizes:

@@ -73,14 +73,18 @@ def value_name(parameter: str) -> str:
 
 def lower(model: StatefulModel, shapes: Mapping[str, tuple[int, ...]], chunk: int) -> Lowered:
     """Trace and convert `model` for chunks of `chunk` tokens."""
+    return convert(trace(model, shapes, chunk), input_types(shapes, chunk), "logits", state_types(model))
+
+
+def convert(traced: Any, inputs: list[Any], output: str, states: list[Any]) -> Lowered:
+    """A TorchScript trace as a Core ML function with one float16 output."""
     import coremltools as ct
 
-    traced = trace(model, shapes, chunk)
     pipeline = ct.PassPipeline([f"common::{name}" for name in PASSES], "kobako")
     with lean_conversion() as validate:
         converted = ct.convert(
-            traced, inputs=input_types(shapes, chunk), states=state_types(model), pass_pipeline=pipeline,
-            outputs=[ct.TensorType("logits", dtype=numpy_half())], minimum_deployment_target=ct.target.iOS18,
+            traced, inputs=inputs, states=states, pass_pipeline=pipeline,
+            outputs=[ct.TensorType(output, dtype=numpy_half())], minimum_deployment_target=ct.target.iOS18,
             compute_precision=ct.precision.FLOAT16, compute_units=ct.ComputeUnit.CPU_ONLY, skip_model_load=True,
         )  # fmt: skip
         validate(converted._mil_program)
@@ -115,8 +119,14 @@ def input_types(shapes: Mapping[str, tuple[int, ...]], chunk: int) -> list[Any]:
 
     tokens = ct.TensorType("input_ids", shape=(1, chunk), dtype=np.int32)
     numbers = [ct.TensorType(name, shape=(1,), dtype=np.int32) for name in number_names(chunk)]
-    matrices = [ct.TensorType(value_name(name), shape=shape, dtype=np.float16) for name, shape in shapes.items()]
-    return [tokens, *numbers, *matrices]
+    return [tokens, *numbers, *matrix_types(shapes)]
+
+
+def matrix_types(shapes: Mapping[str, tuple[int, ...]]) -> list[Any]:
+    """Descriptions of the matrices alone."""
+    import coremltools as ct
+
+    return [ct.TensorType(value_name(name), shape=shape, dtype=numpy_half()) for name, shape in shapes.items()]
 
 
 def state_types(model: StatefulModel) -> list[Any]:

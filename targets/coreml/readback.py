@@ -10,7 +10,7 @@ from kobako.pipeline.errors import BadArtifact
 from kobako.pipeline.protocols import StoredWeight
 
 from .mil.program import Function, Literal, Operation, Program, read_package
-from .selfdescription import read_description
+from .selfdescription import read_weights
 
 
 def stored_weights(package: Path) -> Iterator[StoredWeight]:
@@ -20,7 +20,7 @@ def stored_weights(package: Path) -> Iterator[StoredWeight]:
     """
     program = read_package(package)
     makers = [{name: op for op in one.operations for name, _ in op.outputs} for one in program.functions.values()]
-    for value, parameter in read_description(program.metadata).weights.items():
+    for value, parameter in read_weights(program.metadata).items():
         if any(value not in one for one in makers):
             raise BadArtifact(f"{parameter} is not in every function of the package.", "Export the model again.")
         if len({tuple(sorted(places(one[value]).items())) for one in makers}) > 1:

@@ -38,24 +38,80 @@ class SelfDescription:
 
     def metadata(self) -> dict[str, str]:
         """As strings for the model file."""
-        facts = {**vars(self), "format": FORMAT, "stop_ids": list(self.stop_ids), "weights": dict(self.weights)}
-        return {PREFIX + key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+        return as_metadata({**vars(self), "stop_ids": list(self.stop_ids), "weights": dict(self.weights)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderDescription:
+    """The same of an encoder.
+
+    Attributes:
+        lengths: there is a function ``encode_T`` for each of these numbers of tokens.
+        size: how many numbers an answer has.
+        weights: Hugging Face parameter name by MIL value name.
+    """
+
+    name: str
+    model_type: str
+    recipe: str
+    lengths: tuple[int, ...]
+    size: int
+    weights: Mapping[str, str]
+
+    def metadata(self) -> dict[str, str]:
+        """As strings for the model file."""
+        return as_metadata({**vars(self), "lengths": list(self.lengths), "weights": dict(self.weights)})
+
+
+def as_metadata(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Facts as strings under ``kobako.``; what is no string already, as JSON."""
+    whole = {**facts, "format": FORMAT}
+    return {PREFIX + key: value if isinstance(value, str) else json.dumps(value) for key, value in whole.items()}
+
+
+def check_format(metadata: Mapping[str, str]) -> None:
+    """Raise BadArtifact when a package does not describe itself, or in another format."""
+    if metadata.get(PREFIX + "format") != str(FORMAT):
+        found = metadata.get(PREFIX + "format", "none")
+        raise BadArtifact(f"the package's kobako format is {found}, not {FORMAT}.", "Export the model again.")
+
+
+def read_weights(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Hugging Face parameter name by MIL value name, of a decoder or an encoder. Raises BadArtifact."""
+    check_format(metadata)
+    try:
+        return dict(json.loads(metadata[PREFIX + "weights"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise BadArtifact(f"the package's kobako metadata is damaged: {error!r}.", "Export the model again.") from error
+
+
+def read_encoder(metadata: Mapping[str, str]) -> EncoderDescription:
+    """The description of an encoder. Raises BadArtifact when there is none."""
+    weights = read_weights(metadata)
+    try:
+        lengths: list[Any] = json.loads(metadata[PREFIX + "lengths"])
+        return EncoderDescription(
+            name=metadata[PREFIX + "name"], model_type=metadata[PREFIX + "model_type"],
+            recipe=metadata[PREFIX + "recipe"], lengths=tuple(int(one) for one in lengths),
+            size=int(metadata[PREFIX + "size"]), weights=weights,
+        )  # fmt: skip
+    except (KeyError, ValueError, TypeError) as error:
+        raise BadArtifact(
+            f"the package is not an encoder of kobako's: {error!r}.", "Export the model again."
+        ) from error
 
 
 def read_description(metadata: Mapping[str, str]) -> SelfDescription:
     """The description in a model's metadata. Raises BadArtifact when it is not there or of another format."""
-    if metadata.get(PREFIX + "format") != str(FORMAT):
-        found = metadata.get(PREFIX + "format", "none")
-        raise BadArtifact(f"the package's kobako format is {found}, not {FORMAT}.", "Export the model again.")
+    weights = read_weights(metadata)
     try:
         stops: list[Any] = json.loads(metadata[PREFIX + "stop_ids"])
-        weights: dict[str, str] = json.loads(metadata[PREFIX + "weights"])
         return SelfDescription(
             name=metadata[PREFIX + "name"], model_type=metadata[PREFIX + "model_type"],
             recipe=metadata[PREFIX + "recipe"], context_tokens=int(metadata[PREFIX + "context_tokens"]),
             prefill_tokens=int(metadata[PREFIX + "prefill_tokens"]), layers=int(metadata[PREFIX + "layers"]),
             vocabulary=int(metadata[PREFIX + "vocabulary"]), stop_ids=tuple(int(one) for one in stops),
-            weights=dict(weights),
+            weights=weights,
         )  # fmt: skip
     except (KeyError, ValueError, TypeError) as error:
         raise BadArtifact(f"the package's kobako metadata is damaged: {error!r}.", "Export the model again.") from error

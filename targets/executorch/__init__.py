@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kobako.pipeline.contracts import Activations, Exported, ExportOptions, Progress, Quantized, Recipe
-from kobako.pipeline.protocols import Engine, Runtime, StoredWeight
+from kobako.pipeline.protocols import EncoderRuntime, Engine, Runtime, StoredWeight
 
 
 class ExecuTorch:
@@ -27,7 +27,13 @@ class ExecuTorch:
         return activations(recipe)
 
     def export(self, quantized: Quantized, options: ExportOptions, out: Path, progress: Progress) -> Exported:
-        """See `export.export`."""
+        """See `export.export`, and for encoders `encoder.export`."""
+        from kobako.pipeline import families
+
+        if families.get(quantized.model_type).kind == "encoder":
+            from .encoder import export as export_encoder
+
+            return export_encoder(quantized, options, out, progress)
         from .export import export
 
         return export(quantized, options, out, progress)
@@ -43,6 +49,12 @@ class ExecuTorch:
         from .engine import TextRunner
 
         return TextRunner(exported)
+
+    def encoder(self, exported: Exported) -> EncoderRuntime:
+        """An encoder's artifact in ExecuTorch's C++ runtime. Raises BadArtifact."""
+        from .encoder import PteEncoder
+
+        return PteEncoder(exported)
 
     def stored_weights(self, exported: Exported) -> Iterator[StoredWeight]:
         """Every weight matrix, read back out of the bytes of ``model.pte``."""

@@ -140,15 +140,18 @@ def host_module(flat: Flat, steps: Sequence[Step], lowering: Lowering, progress:
     return fx.GraphModule(root, graph)
 
 
-def executorch_program(module: nn.Module, context_tokens: int, constants: Mapping[str, Any]) -> Any:
-    """Export the host program and run ExecuTorch's passes: memory plan, out variants, emission."""
+def executorch_program(
+    module: nn.Module, example: tuple[torch.Tensor, ...], dynamic: Any, constants: Mapping[str, Any]
+) -> Any:
+    """Export the host program and run ExecuTorch's passes: memory plan, out variants, emission.
+
+    `example` are arguments of ``forward``, `dynamic` tells which of their dimensions vary.
+    """
     from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge
     from executorch.exir.passes import MemoryPlanningPass
 
-    length = torch.export.Dim("length", min=1, max=context_tokens)
-    example = (torch.zeros((1, 3), dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
     with torch.no_grad():
-        program = torch.export.export(module, example, dynamic_shapes=({1: length}, {}), strict=False)
+        program = torch.export.export(module, example, dynamic_shapes=dynamic, strict=False)
     config = EdgeCompileConfig(_check_ir_validity=False)
     edge = to_edge({"forward": program}, constant_methods=dict(constants), compile_config=config)
     planning = MemoryPlanningPass(alloc_graph_input=False)

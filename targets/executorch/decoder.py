@@ -82,12 +82,20 @@ def install(model: nn.Module, name: str, value: Any, *, is_embedding: bool) -> N
     model.set_submodule(path, made)
 
 
+def example() -> tuple[torch.Tensor, torch.Tensor]:
+    """Arguments to trace with: tokens and the position of the first."""
+    return torch.zeros((1, 3), dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+
+
+def dynamic(context_tokens: int) -> Any:
+    """Which dimensions of the arguments vary: the number of tokens, in 1…C."""
+    return ({1: torch.export.Dim("length", min=1, max=context_tokens)}, {})
+
+
 def export_decoder(decoder: Decoder) -> torch.export.ExportedProgram:
-    """One non-strict export, the number of tokens dynamic in 1…C."""
-    length = torch.export.Dim("length", min=1, max=decoder.context_tokens)
-    example = (torch.zeros((1, 3), dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+    """One non-strict export, the number of tokens dynamic."""
     with torch.no_grad():
-        return torch.export.export(decoder, example, dynamic_shapes=({1: length}, {}), strict=False)
+        return torch.export.export(decoder, example(), dynamic_shapes=dynamic(decoder.context_tokens), strict=False)
 
 
 def trace(quantized: Quantized, context_tokens: int, *, probe: bool = False) -> torch.export.ExportedProgram:

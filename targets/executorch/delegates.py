@@ -233,12 +233,14 @@ SPECIAL: dict[Any, Callable[[Writer, fx.Node], None]] = {
     aten.gelu.default: Writer.gelu,
 }
 BINARY = {
+    aten.matmul.default: "XNNBatchMatrixMultiply",
     aten.add.Tensor: "XNNAdd",
     aten.mul.Tensor: "XNNMultiply",
     aten.sub.Tensor: "XNNSubtract",
     aten.div.Tensor: "XNNDiv",
 }
 UNARY = {
+    aten.softmax.int: "XNNSoftmax",  # delegable only over the last axis
     aten.neg.default: "XNNNegate",
     aten.rsqrt.default: "XNNReciprocalSquareRoot",
     aten.sqrt.default: "XNNSquareRoot",

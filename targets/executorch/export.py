@@ -68,7 +68,7 @@ def write_model(
 ) -> dict[str, Any]:
     """Trace, lower and write one .pte; figures about it."""
     from .assemble import Lowering, executorch_program, host_module
-    from .decoder import trace
+    from .decoder import dynamic, example, trace
     from .graph import flatten, simplify
     from .segments import split
     from .share import share_segment
@@ -82,7 +82,7 @@ def write_model(
         lowering = Lowering(flat, steps, context, aliases, families.get(quantized.model_type).embedding)
         host = host_module(flat, steps, lowering, lambda part, words: progress(0.3 + 0.4 * part, words))
         progress(0.7, "emitting the program")
-        program = executorch_program(host, context, constants)
+        program = executorch_program(host, example(), dynamic(context), constants)
         with path.open("wb") as file:
             program.write_to_file(file)
     heads = tuple("model." + head.removesuffix("weight") for head in aliases)

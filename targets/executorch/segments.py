@@ -22,6 +22,8 @@ PLAIN = (
     aten.gelu.default,
 )  # fmt: skip
 WITHOUT_OPTIONS = (aten.add.Tensor, aten.sub.Tensor)
+SPELLED_ATTENTION = (aten.matmul.default, aten.softmax.int)
+"""Taken too where nobody else computes attention: decoders have a fused operator over their cache."""
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,35 @@ class Segment:
     outputs: tuple[fx.Node, ...]
 
 
-def is_delegable(node: fx.Node) -> bool:
-    """Whether `delegates` can write this operator, for float32 tensors."""
+def is_delegable(node: fx.Node, also: tuple[Any, ...] = ()) -> bool:
+    """Whether `delegates` can write this operator, for float32 tensors; of SPELLED_ATTENTION those in `also`."""
     args: Any = node.args
     if node.target is operator.getitem:
-        return is_delegable(args[0])
+        return is_delegable(args[0], also)
     if node.op != "call_function" or str(node.target).startswith(QUANTIZERS):
         return node.op == "call_function"
-    value = node.meta["val"]
-    if not isinstance(value, torch.Tensor) or value.dtype != torch.float32:
+    if not is_float(node.meta["val"]):
         return False
     if node.target == aten.pow.Tensor_Scalar:
         return bool(args[1] == 2)
     if node.target == VIEW:
         return all(isinstance(dim, int) for dim in args[1])
-    return node.target in PLAIN or (node.target in WITHOUT_OPTIONS and not node.kwargs)
+    plain = node.target in PLAIN or (node.target in WITHOUT_OPTIONS and not node.kwargs)
+    return plain or (node.target in also and is_spelled_attention(node))
+
+
+def is_float(value: Any) -> bool:
+    """Whether a value is one float32 tensor."""
+    return isinstance(value, torch.Tensor) and value.dtype == torch.float32
+
+
+def is_spelled_attention(node: fx.Node) -> bool:
+    """Whether this is a product of equally many matrices on both sides, or a softmax over the last axis."""
+    args: Any = node.args
+    if node.target == aten.softmax.int:
+        return bool(args[1] in (-1, node.meta["val"].dim() - 1))
+    first, second = (list(item.meta["val"].shape) for item in args[:2])
+    return len(first) == len(second) >= 3 and first[:-2] == second[:-2]
 
 
 @dataclass(frozen=True)
@@ -59,8 +75,8 @@ class Step:
     segment: Segment | None
 
 
-def split(flat: Flat) -> list[Step]:
-    """The program as steps in running order.
+def split(flat: Flat, also: tuple[Any, ...] = ()) -> list[Step]:
+    """The program as steps in running order; `also` as `is_delegable` takes it.
 
     A node's level counts the crossings between host and delegate on the way to it, so a level is never read by an
     earlier one, and the delegable nodes of one level form a segment without cycles.
@@ -74,11 +90,13 @@ def split(flat: Flat) -> list[Step]:
         if node in states:
             continue
         sources = node.all_input_nodes
-        if node.op == "get_attr" or (is_delegable(node) and sources and all(item in constant for item in sources)):
+        if node.op == "get_attr" or (
+            is_delegable(node, also) and sources and all(item in constant for item in sources)
+        ):
             constant.add(node)
             continue
         moving = [item for item in sources if item not in constant]
-        host = not is_delegable(node) or any(item in states for item in moving)
+        host = not is_delegable(node, also) or any(item in states for item in moving)
         host = host or (node.target == VIEW and all(on_host[item] for item in moving))
         on_host[node] = host
         levels[node] = max((levels[item] + (on_host[item] != host) for item in moving), default=0)

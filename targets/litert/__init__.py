@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kobako.pipeline.contracts import Activations, Exported, ExportOptions, Progress, Quantized, Recipe
-from kobako.pipeline.protocols import Engine, Runtime, StoredWeight
+from kobako.pipeline.protocols import EncoderRuntime, Engine, Runtime, StoredWeight
 
 MODEL_FILE = "model.tflite"
 CONTAINER_FILE = "model.litertlm"
@@ -28,7 +28,13 @@ class LiteRT:
         return "float32" if recipe.weight_bits == 16 else "int8-dynamic"
 
     def export(self, quantized: Quantized, options: ExportOptions, out: Path, progress: Progress) -> Exported:
-        """See `export.export`."""
+        """See `export.export`, and for encoders `encoder.export`."""
+        from kobako.pipeline import families
+
+        if families.get(quantized.model_type).kind == "encoder":
+            from .encoder import export as export_encoder
+
+            return export_encoder(quantized, options, out, progress)
         from .export import export
 
         return export(quantized, options, out, progress)
@@ -45,11 +51,23 @@ class LiteRT:
 
         return LiteRTLMEngine(exported.directory / CONTAINER_FILE)
 
-    def stored_weights(self, exported: Exported) -> Iterator[StoredWeight]:
-        """Every weight matrix, read back out of both files' bytes. Raises BadArtifact when the two differ."""
-        from .readback import stored_weights
+    def encoder(self, exported: Exported) -> EncoderRuntime:
+        """An encoder's ``model.tflite`` in LiteRT with its XNNPACK delegate. Raises BadArtifact."""
+        from .encoder import LiteRTEncoder
 
-        return stored_weights(exported.directory / MODEL_FILE, exported.directory / CONTAINER_FILE)
+        return LiteRTEncoder(exported.directory / MODEL_FILE)
+
+    def stored_weights(self, exported: Exported) -> Iterator[StoredWeight]:
+        """Every weight matrix, read back out of both files' bytes. Raises BadArtifact when the two differ.
+
+        An encoder has no container.
+        """
+        from .readback import matrices, stored_weights
+
+        model = exported.directory / MODEL_FILE
+        if exported.kind == "encoder":
+            return matrices(model)
+        return stored_weights(model, exported.directory / CONTAINER_FILE)
 
     def inspect(self, path: Path) -> Mapping[str, Any]:
         """What is inside a .tflite or .litertlm. Raises BadArtifact."""

@@ -44,6 +44,11 @@ def stored_weights(model: Path, container_path: Path) -> Iterator[StoredWeight]:
             f"{container_path.name} carries another model than {model.name}: SHA-256 {inside[:8]}…, not {outside[:8]}…",
             "Build it again.",
         )
+    yield from matrices(model)
+
+
+def matrices(model: Path) -> Iterator[StoredWeight]:
+    """Every weight matrix of a .tflite, each once. Raises BadArtifact when it is damaged."""
     file = open_model(model)
     seen: set[int] = set()
     for subgraph in file.subgraphs():

@@ -33,7 +33,7 @@ class LiteRTRuntime:
         self._shapes = {name: tuple(value["shape"]) for name, value in found[DECODE]["inputs"].items()}
         self._vocabulary = int(found[DECODE]["outputs"][LOGITS]["shape"][-1])
         self._cache_names = [name for name in self._shapes if name.startswith("kv_cache_")]
-        self._model = _load(path, threads)
+        self._model = load_compiled(path, threads)
         self._open_buffers()
 
     def _open_buffers(self) -> None:
@@ -109,7 +109,8 @@ def causal_mask(first: int, tokens: int, slots: int) -> npt.NDArray[np.float32]:
     return np.where(visible, np.float32(0), MASKED)[None, None].astype(np.float32)
 
 
-def _load(path: Path, threads: int) -> Any:
+def load_compiled(path: Path, threads: int) -> Any:
+    """A .tflite loaded for the CPU. Raises BadArtifact."""
     from ai_edge_litert.compiled_model import CompiledModel
     from ai_edge_litert.hardware_accelerator import HardwareAccelerator
     from ai_edge_litert.options import Options

@@ -9,7 +9,7 @@ N = K·G query heads, D head dimension.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -181,7 +181,7 @@ def _step_class() -> type:
     import torch
     from transformers import Cache
 
-    class Step(torch.nn.Module):
+    class DecoderStep(torch.nn.Module):
         """The model as one function of tokens, positions, mask, caches and weights."""
 
         def __init__(self, model: PreTrainedModel, logits: bool, positions: Positions) -> None:
@@ -209,7 +209,7 @@ def _step_class() -> type:
             results |= {value_name(i): layer.values for i, layer in enumerate(layers)}
             return results | ({LOGITS: output.logits} if self.logits else {})
 
-    return Step
+    return DecoderStep
 
 
 def cache_shapes(config: Any, slots: int) -> dict[str, tuple[int, ...]]:
@@ -241,21 +241,38 @@ def trace(
 
     `model` has its parameters on the meta device and ``attn_implementation=ATTENTION``.
     """
+    steps = [
+        Step(call.name, _step_class()(model, call.logits, positions).eval(), _sample(model, call, slots))
+        for call in calls
+    ]
+    return lowered(steps, progress)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One signature to trace: its name, the module, and sample arguments by name."""
+
+    name: str
+    module: Any
+    sample: Mapping[str, Any]
+
+
+def lowered(steps: Sequence[Step], progress: Progress) -> bytes:
+    """The flatbuffer of modules traced one by one."""
     from litert_torch._convert import core, litert_converter, signature
 
     signatures, programs = [], []
-    for number, call in enumerate(calls):
-        progress(number / (len(calls) + 1), f"tracing {call.name}")
-        step = _step_class()(model, call.logits, positions).eval()
-        signatures.append(signature.Signature(call.name, step, None, _sample(model, call, slots)))
+    for number, step in enumerate(steps):
+        progress(number / (len(steps) + 1), f"tracing {step.name}")
+        signatures.append(signature.Signature(step.name, step.module, None, step.sample))
         # the lowering decomposes once more anyway
         programs.append(core.export_torch_signature(signatures[-1], run_decompositions=False))
-    progress(len(calls) / (len(calls) + 1), "lowering")
+    progress(len(steps) / (len(steps) + 1), "lowering")
     return bytes(litert_converter.exported_programs_to_flatbuffer(programs, signatures).to_bytes())
 
 
-def mark_layers(layers: nn.ModuleList) -> None:
-    """Put a MARK before every decoder layer and one behind the last."""
+def mark_layers(layers: Any) -> None:
+    """Put a MARK before every layer of a ModuleList and one behind the last."""
     mark = opaque.operators()[opaque.MARK]
 
     def before(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -69,6 +69,7 @@ export function parseManifest(bytes: Uint8Array): Manifest {
   if (version.split('.')[0] !== FORMAT_MAJOR) {
     throw new AppError('tooNew', `the package has format ${version}; this app reads ${FORMAT_MAJOR}.x`);
   }
+  if (it.kind === 'encoder') throw bad('it answers with vectors or labels; this app runs models that write text');
   text(it, 'name', /^[A-Za-z0-9][A-Za-z0-9._-]*$/);
   text(it, 'build_id', /^[0-9a-f]{32}$/);
   whole(it, 'context_tokens', 1);

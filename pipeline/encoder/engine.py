@@ -1,0 +1,93 @@
+"""Text in, a vector or labels out: an artifact with the tokenizer that ships beside it, as an app would use them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..contracts import Exported, FloatArray
+from ..errors import BadArtifact, UsageError
+from ..heads import Head
+from ..protocols import EncoderRuntime
+from ..tokens import ShippedTokenizer
+from .compare import probabilities
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What an encoder answers to one text.
+
+    Attributes:
+        values: the vector, or the logits of the labels.
+        labels: probabilities by label, the likeliest first; empty for a vector.
+    """
+
+    values: tuple[float, ...]
+    labels: Mapping[str, float]
+    tokens: int
+    seconds: float
+
+
+class TextEncoder:
+    """Closes its runtime."""
+
+    def __init__(self, runtime: EncoderRuntime, directory: Path, longest_tokens: int) -> None:
+        self._runtime, self._longest = runtime, longest_tokens
+        self._tokenizer = ShippedTokenizer(directory)
+
+    @classmethod
+    def of(cls, runtime: EncoderRuntime, exported: Exported) -> TextEncoder:
+        """The encoder of an artifact."""
+        return cls(runtime, exported.directory, exported.context_tokens)
+
+    @property
+    def name(self) -> str:
+        """What runs it, with its version."""
+        return self._runtime.name
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of `text`. Raises UsageError for a text that does not fit: half of it would mean something else."""
+        ids = self._tokenizer.encode_prompt(text)
+        if len(ids) > self._longest:
+            raise UsageError(
+                f"the text has {len(ids)} tokens, the package was built for {self._longest}.",
+                "Shorten or divide it, or build the package with a longer --context.",
+            )
+        return ids
+
+    def encode(self, text: str) -> FloatArray:
+        """The answer ``[E]`` to `text`. Raises UsageError."""
+        ids = self.ids(text)
+        return self._runtime.encode(ids, [1] * len(ids))
+
+    def read(self, text: str, head: Head) -> Reading:
+        """The answer and how long it took. Raises UsageError, and BadArtifact when it is not what `head` says."""
+        ids = self.ids(text)
+        began = time.perf_counter()
+        values = self._runtime.encode(ids, [1] * len(ids))
+        seconds = time.perf_counter() - began
+        if len(values) != head.size or (head.task == "classify" and len(head.labels) != head.size):
+            raise BadArtifact(
+                f"the artifact answers with {len(values)} numbers, its package speaks of {head.size} "
+                f"and {len(head.labels)} labels.",
+                "Pull or build the package again.",
+            )
+        return Reading(
+            values=tuple(float(one) for one in values), labels=named(values, head), tokens=len(ids), seconds=seconds
+        )
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._runtime.close()
+
+
+def named(values: FloatArray, head: Head) -> dict[str, float]:
+    """Probabilities by label, the likeliest first; nothing for a vector."""
+    if head.task == "embed":
+        return {}
+    shares = probabilities(values[None], head)[0]
+    return {head.labels[index]: float(shares[index]) for index in np.argsort(-shares, kind="stable")}

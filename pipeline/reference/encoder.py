@@ -1,0 +1,79 @@
+"""Encoders in eager PyTorch: transformers' own code, and what stands behind its last layer.
+
+Shape legend: T tokens of one text, H hidden size, E numbers of the output.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ..heads import Head
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+MASKED = -10000.0
+"""Added to the scores of tokens that are padding: exp() of it is 0 in float16 too, and it is no infinity."""
+SMALLEST = 1e-4
+
+
+class Bare(nn.Module):
+    """A bare encoder under the name that checkpoints with a head give it: the hidden states of its last layer."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.config, self.base = model.config, model.base_model_prefix
+        if getattr(model, "pooler", None) is not None:
+            model.pooler = None  # a layer behind the first token, which no embedding uses
+        self.add_module(self.base, model)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Token ids ``[1, T]`` → ``[1, T, H]``."""
+        hidden: torch.Tensor = self.get_submodule(self.base)(
+            input_ids=input_ids, attention_mask=attention_mask
+        ).last_hidden_state
+        return hidden
+
+
+def encoder_modules(config: PretrainedConfig, head: Head, attention: str | None) -> nn.Module:
+    """The modules of an encoder with this head, parameters as the caller's context makes them, in eval mode."""
+    from transformers import AutoModel, AutoModelForSequenceClassification
+
+    kind = AutoModel if head.task == "embed" else AutoModelForSequenceClassification
+    model = kind.from_config(config, attn_implementation=attention, dtype=torch.float32)
+    made: nn.Module = Bare(model) if head.task == "embed" else model
+    return made.eval()
+
+
+class Encoder(nn.Module):
+    """``(ids [1, T], mask [1, T] of 0 and 1)`` → vector or logits ``[1, E]``.
+
+    With `additive` the model is handed the mask in the form its scores take, as a graph of its own computes it;
+    otherwise transformers makes what it needs of it.
+    """
+
+    def __init__(self, model: nn.Module, head: Head, *, additive: bool = False) -> None:
+        super().__init__()
+        self.model, self.head, self.additive = model, head, additive
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        seen = mask.to(torch.float32)
+        given = (1.0 - seen)[:, None, None, :] * MASKED if self.additive else mask
+        found: Any = self.model(input_ids=ids, attention_mask=given)
+        return pooled(found, seen, self.head) if self.head.task == "embed" else found.logits
+
+
+def pooled(hidden: torch.Tensor, seen: torch.Tensor, head: Head) -> torch.Tensor:
+    """Hidden states ``[1, T, H]`` and the mask ``[1, T]`` → the vector ``[1, H]``; no sum leaves float16's range."""
+    if head.pooling == "cls":
+        rows = hidden[:, 0]
+    else:
+        share = seen / seen.sum(-1, keepdim=True)
+        rows = torch.matmul(share[:, None], hidden)[:, 0]
+    if head.normalize:
+        rows = rows / rows.abs().amax(-1, keepdim=True).clamp(min=SMALLEST)
+        rows = rows * torch.rsqrt((rows * rows).sum(-1, keepdim=True).clamp(min=SMALLEST))
+    return rows

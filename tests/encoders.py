@@ -1,0 +1,137 @@
+"""Tiny random encoders of true architecture: what the contract tests export and compare."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kobako.pipeline.contracts import RECIPES, Exported, Quantized
+from kobako.pipeline.encoder.standard import EncoderStandard
+from kobako.pipeline.heads import Head
+
+from tests.families import random_values
+
+CONTEXT = 160
+LAYERS = 4  # one more than LiteRT traces: its copies of layers are used
+LABELS = ("good", "bad", "neither")
+EMBED = Head(task="embed", size=64, longest_tokens=256, pooling="mean", normalize=True)
+CLASSIFY = Head(task="classify", size=len(LABELS), longest_tokens=256, labels=LABELS)
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "bert": {
+        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": LAYERS, "num_attention_heads": 4,
+        "layer_norm_eps": 1e-12,
+    },
+    "distilbert": {"dim": 64, "hidden_dim": 128, "n_layers": LAYERS, "n_heads": 4},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One encoder: its architecture, its head, and what is peculiar to it."""
+
+    model_type: str
+    head: Head
+    quirk: str
+
+    @property
+    def name(self) -> str:
+        """For test ids."""
+        return f"{self.model_type}-{self.head.task}"
+
+
+SHAPES = (
+    Shape("bert", EMBED, "token types, mean of all tokens, normalized"),
+    Shape("bert", CLASSIFY, "pooler and three labels"),
+    Shape("distilbert", replace(EMBED, pooling="cls", normalize=False), "no token types, first token"),
+    Shape("distilbert", replace(CLASSIFY, many=True), "labels that do not exclude each other"),
+)
+
+
+def config_of(shape: Shape) -> Any:
+    """The configuration as transformers has it."""
+    from transformers import AutoConfig
+
+    named = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
+    return AutoConfig.for_model(
+        shape.model_type,
+        vocab_size=384,
+        max_position_embeddings=256,
+        pad_token_id=0,
+        **SIZES[shape.model_type],
+        **named,
+    )
+
+
+def vocabulary() -> list[str]:
+    """384 word pieces: special tokens, every letter, digit and mark by itself and inside a word, and some syllables."""
+    import string
+
+    marks = [*string.ascii_lowercase, *string.digits, *string.punctuation]
+    inside = [f"##{one}" for one in string.ascii_lowercase + string.digits]
+    words = ["the", "and", "of", "to", "in", "##er", "##ing", "##ed", "##es", "##on", "##an", "##al", "water", "moon"]
+    known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *marks, *inside, *words]
+    return [*known, *(f"[unused{i}]" for i in range(384 - len(known)))]
+
+
+def write_tokenizer(directory: Path) -> None:
+    """The tokenizer of `vocabulary`, lower-case, in Hugging Face form."""
+    from tokenizers.implementations import BertWordPieceTokenizer
+
+    directory.mkdir(parents=True)
+    made = BertWordPieceTokenizer(vocab={word: i for i, word in enumerate(vocabulary())}, lowercase=True)
+    made.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+
+
+def make(directory: Path, shape: Shape, recipe: str) -> Quantized:
+    """A random encoder of `shape`, quantized into `directory`."""
+    from kobako.pipeline import families
+    from kobako.pipeline.contracts import no_progress
+    from kobako.pipeline.heads import write_head
+    from kobako.pipeline.quantize import quantize_all
+    from kobako.pipeline.reference.eager import empty_encoder
+    from kobako.pipeline.scheme import parameter_roles
+    from kobako.pipeline.weights import WEIGHTS_FILE, write_weights
+
+    config, family = config_of(shape), families.get(shape.model_type)
+    model = empty_encoder(config, shape.head)
+    write_tokenizer(directory / "tokenizer")
+    config.save_pretrained(directory)
+    write_head(shape.head, directory)
+    values = {name: random_values(name, value.shape, family) for name, value in model.named_parameters()}
+    roles = parameter_roles(model, family)
+    write_weights(directory / WEIGHTS_FILE, quantize_all(values, roles, RECIPES[recipe], no_progress))
+    return Quantized(
+        name=f"tiny-{shape.name}", directory=directory, recipe=RECIPES[recipe], model_type=shape.model_type
+    )
+
+
+def standard_of(quantized: Quantized, exported: Exported) -> EncoderStandard:
+    """What eager PyTorch answers to the proof's texts."""
+    from kobako.pipeline.encoder.compare import Comparison
+    from kobako.pipeline.encoder.expect import answers_of
+    from kobako.pipeline.encoder.texts import proof_ids, proof_texts
+    from kobako.pipeline.heads import head_of
+    from kobako.pipeline.reference.eager import quantized_model
+    from kobako.pipeline.standard import kind_of
+    from kobako.pipeline.tokens import ShippedTokenizer
+    from kobako.pipeline.weights import weight_digests
+
+    head, kind, texts = head_of(quantized.directory), kind_of(exported.activations), proof_texts()
+    ids = proof_ids(ShippedTokenizer(quantized.tokenizer_dir), texts, exported.context_tokens)
+    model = quantized_model(quantized)
+    answers, floats = answers_of(model, head, kind, ids), answers_of(model, head, "float", ids)
+    noisy = answers_of(model, head, kind, ids, noise=1e-6)
+    facts = {
+        "texts": texts, "weight_digests": weight_digests(quantized),
+        kind: {
+            "noise": Comparison.of(answers, noisy, head).figures(),
+            "float_distance": Comparison.of(floats, answers, head).distance,
+        },
+    }  # fmt: skip
+    return EncoderStandard(
+        recipe=quantized.recipe, kind=kind, head=head, ids=ids, answers=answers, float_answers=floats, facts=facts
+    )

@@ -1,0 +1,293 @@
+"""What is found out about an encoder's checkpoint, its tokenizer, its tasks, and the figures of its proof."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from kobako.pipeline import families
+from kobako.pipeline.contracts import Source, SourceFile
+from kobako.pipeline.encoder.compare import Comparison, correlation, found, probabilities
+from kobako.pipeline.encoder.engine import TextEncoder, named
+from kobako.pipeline.encoder.gates import fidelity_gate, quality_gate
+from kobako.pipeline.encoder.texts import pairs, proof_ids, proof_texts
+from kobako.pipeline.errors import BadArtifact, IntegrityError, KobakoError, UnsupportedModel, UsageError
+from kobako.pipeline.estimate import parameters_of
+from kobako.pipeline.fetch.select import files_below, needed
+from kobako.pipeline.heads import Head, find_head, head_of, write_head
+from kobako.pipeline.reference.heads import head_for
+from kobako.pipeline.reference.hf_tokenizer import write_encoders
+from kobako.pipeline.reference.structure import encoder_lengths, fitting_length
+from kobako.pipeline.reference.weights import full_name
+from kobako.pipeline.tasks import tasks_for
+from kobako.pipeline.tokens import ShippedTokenizer
+
+from tests.encoders import CLASSIFY, EMBED, vocabulary, write_tokenizer
+
+BERT = families.get("bert")
+CONFIG: Mapping[str, Any] = {
+    "model_type": "bert", "architectures": ["BertModel"], "max_position_embeddings": 512, "hidden_size": 64,
+}  # fmt: skip
+MODULES = [{"type": f"sentence_transformers.models.{name}"} for name in ("Transformer", "Pooling", "Normalize")]
+MEAN = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
+
+
+def source_of(directory: Path, **files: object) -> Source:
+    """A source of JSON files; ``__`` in a name is a folder's slash, ``_dot_`` the dot."""
+    listed = []
+    for key, value in files.items():
+        path = key.replace("__", "/").replace("_dot_", ".")
+        path = path.replace("Pooling/", "1_Pooling/")
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / path).write_text(value if isinstance(value, str) else json.dumps(value))
+        listed.append(SourceFile(path=path, size_bytes=1, sha256="0" * 64))
+    return Source(
+        name="m", origin="hf://a/m", revision="0", directory=directory, files=tuple(listed), format="safetensors",
+        licence="MIT",
+    )  # fmt: skip
+
+
+def test_sentence_transformers_files_say_how_a_vector_is_made(tmp_path: Path) -> None:
+    source = source_of(
+        tmp_path, modules_dot_json=MODULES, Pooling__config_dot_json=MEAN,
+        sentence_bert_config_dot_json={"max_seq_length": 128},
+    )  # fmt: skip
+    head = head_for(source, BERT, CONFIG, [])
+    assert head == Head(task="embed", size=64, longest_tokens=128, pooling="mean", normalize=True, stated=True)
+
+
+def test_a_bare_checkpoint_is_pooled_by_the_usual_default_and_says_so(tmp_path: Path) -> None:
+    head = head_for(source_of(tmp_path), BERT, CONFIG, ["bert.pooler.dense.weight"])
+    assert (head.pooling, head.normalize, head.stated, head.longest_tokens) == ("mean", False, False, 512)
+    assert "not stated" in head.words()
+
+
+def test_labels_come_in_the_order_of_the_logits(tmp_path: Path) -> None:
+    config = {
+        **CONFIG, "architectures": ["BertForSequenceClassification"], "problem_type": "multi_label_classification",
+        "id2label": {"2": "neutral", "0": "positive", "1": "negative"},
+    }  # fmt: skip
+    head = head_for(source_of(tmp_path), BERT, config, ["classifier.weight"])
+    assert head.labels == ("positive", "negative", "neutral")
+    assert (head.task, head.size, head.many) == ("classify", 3, True)
+
+
+REFUSED: tuple[tuple[Mapping[str, Any], Mapping[str, object], type[KobakoError], str], ...] = (
+    ({"architectures": ["BertForQuestionAnswering"]}, {}, UnsupportedModel, "BertForQuestionAnswering"),
+    ({"architectures": ["BertForSequenceClassification"], "num_labels": 1}, {}, UnsupportedModel, "one score"),
+    ({"is_decoder": True}, {}, UnsupportedModel, "as a decoder"),
+    ({"position_embedding_type": "relative_key"}, {}, UnsupportedModel, "relative_key"),
+    ({}, {"modules_dot_json": [*MODULES, {"type": "sentence_transformers.models.Dense"}]}, UnsupportedModel, "'Dense'"),
+    ({}, {"modules_dot_json": MODULES}, IntegrityError, "1_Pooling/config.json"),
+    ({}, {"modules_dot_json": {}}, IntegrityError, "not a list"),
+    ({}, {"Pooling__config_dot_json": {"pooling_mode_max_tokens": True}}, UnsupportedModel, "pooling_mode_max_tokens"),
+    ({}, {"Pooling__config_dot_json": {**MEAN, "pooling_mode_cls_token": True}}, UnsupportedModel, "pools by"),
+    ({}, {"Pooling__config_dot_json": "{"}, IntegrityError, "cannot be read"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("changed", "files", "error", "words"), REFUSED)
+def test_what_would_give_other_answers_is_refused(
+    tmp_path: Path, changed: Mapping[str, Any], files: Mapping[str, object], error: type[KobakoError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        head_for(source_of(tmp_path, **files), BERT, {**CONFIG, **changed}, [])
+
+
+def test_a_head_that_nobody_names_is_seen_in_the_tensors(tmp_path: Path) -> None:
+    unnamed = {key: value for key, value in CONFIG.items() if key != "architectures"}
+    assert head_for(source_of(tmp_path), BERT, unnamed, ["bert.pooler.dense.weight"]).task == "embed"
+    with pytest.raises(UnsupportedModel, match="qa_outputs"):
+        head_for(source_of(tmp_path), BERT, unnamed, ["qa_outputs.weight"])
+
+
+def test_names_of_old_and_bare_checkpoints() -> None:
+    assert full_name("embeddings.LayerNorm.gamma", BERT) == "bert.embeddings.LayerNorm.weight"
+    assert full_name("bert.encoder.layer.0.output.LayerNorm.beta", BERT) == "bert.encoder.layer.0.output.LayerNorm.bias"
+    assert full_name("classifier.weight", BERT) == "classifier.weight"
+    assert full_name("transformer.layer.0.attention.q_lin.weight", families.get("distilbert")).startswith("distilbert.")
+
+
+def test_a_lone_vocabulary_becomes_the_tokenizer_that_transformers_makes(tmp_path: Path) -> None:
+    from transformers import BertTokenizer
+
+    (tmp_path / "out").mkdir()
+    words = ["\u2028" if word == "[unused0]" else word for word in vocabulary()]  # ends no line of the file
+    source = source_of(tmp_path / "source", vocab_dot_txt="\n".join(words) + "\n")
+    write_encoders(source, tmp_path / "out", {})
+    text = "The Moon, l'été & 7 waters?"
+    assert ShippedTokenizer(tmp_path / "out").encode_prompt(text) == BertTokenizer(
+        vocab=str(tmp_path / "source" / "vocab.txt")
+    ).encode(text)
+
+
+def test_capitals_need_a_word_from_the_makers(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    words = "\n".join([*vocabulary()[:-1], "Moon"])
+    with pytest.raises(UnsupportedModel, match="do_lower_case"):
+        write_encoders(source_of(tmp_path, vocab_dot_txt=words), tmp_path / "out", {})
+    told = source_of(tmp_path, vocab_dot_txt=words, tokenizer_config_dot_json={"do_lower_case": False})
+    write_encoders(told, tmp_path / "out", {})
+    assert ShippedTokenizer(tmp_path / "out").encode("Moon") == [383]
+
+
+def test_stored_padding_is_taken_out_of_the_tokenizer(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+
+    write_tokenizer(tmp_path / "tokenizer")
+    stored = Tokenizer.from_file(str(tmp_path / "tokenizer" / "tokenizer.json"))
+    stored.enable_padding(length=128)
+    stored.enable_truncation(128)
+    (tmp_path / "out").mkdir()
+    write_encoders(source_of(tmp_path, tokenizer_dot_json=json.loads(stored.to_str())), tmp_path / "out", {})
+    shipped = ShippedTokenizer(tmp_path / "out")
+    assert len(shipped.encode_prompt("the moon")) == 4
+    assert len(shipped.encode_prompt("the moon " * 100)) == 202
+
+
+def test_a_whole_text_keeps_its_end_when_it_is_cut(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / "tokenizer")
+    tokenizer = ShippedTokenizer(tmp_path / "tokenizer")
+    ids = tokenizer.encode_whole("the moon " * 100, 20)
+    assert (len(ids), ids[0], ids[-1]) == (20, 2, 3)
+    assert len(tokenizer.encode_prompt("the moon " * 100)) == 202  # the cut leaves nothing behind
+
+
+def test_pooling_files_are_fetched(tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors", "modules.json", "1_Pooling/config.json", "2_Dense/config.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    paths = needed(files_below(tmp_path), "here")
+    assert set(paths) == {"config.json", "model.safetensors", "modules.json", "1_Pooling/config.json"}
+    assert paths[-1] == "model.safetensors"
+
+
+def test_the_task_of_an_encoder_is_its_heads(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / "tokenizer")
+    tokenizer = ShippedTokenizer(tmp_path / "tokenizer")
+    assert [task.output for task in tasks_for((), tokenizer, EMBED)] == ["vector"]
+    assert [task.name for task in tasks_for((), tokenizer, CLASSIFY)] == ["classify"]
+    with pytest.raises(UsageError, match="Tasks: embed"):
+        tasks_for(("summarize",), tokenizer, EMBED)
+
+
+def test_a_head_is_read_as_it_was_written(tmp_path: Path) -> None:
+    assert find_head(tmp_path) is None
+    write_head(CLASSIFY, tmp_path)
+    assert find_head(tmp_path) == head_of(tmp_path) == CLASSIFY
+
+
+def test_lengths_of_static_graphs() -> None:
+    assert encoder_lengths(256) == (32, 128, 256)
+    assert encoder_lengths(64) == (32, 64)
+    assert [fitting_length((32, 64), tokens, 64) for tokens in (1, 32, 33, 64)] == [32, 32, 64, 64]
+    for tokens in (0, 65):
+        with pytest.raises(UsageError):
+            fitting_length((32, 64), tokens, 64)
+
+
+def test_the_proofs_texts_are_of_many_lengths(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / "tokenizer")
+    tokenizer, texts = ShippedTokenizer(tmp_path / "tokenizer"), proof_texts()
+    assert len({question for question, _ in pairs()} | {passage for _, passage in pairs()}) == 2 * len(pairs())
+    lengths = {len(ids) for ids in proof_ids(tokenizer, texts, 256)}
+    assert max(lengths) == 256
+    assert min(lengths) < 64
+    with pytest.raises(UsageError, match="too short"):
+        proof_ids(tokenizer, texts, 63)
+
+
+def test_figures_of_vectors() -> None:
+    one = np.eye(3, 4, dtype=np.float32)
+    turned = one + np.float32(0.1) * np.roll(one, 1, axis=1)
+    same, other = Comparison.of(one, one * 3, EMBED), Comparison.of(one, turned, EMBED)
+    assert same.distance == pytest.approx(0.0, abs=1e-12)
+    assert same.worst == pytest.approx(2.0)
+    assert other.distance == pytest.approx(1.0 - 1.0 / np.sqrt(1.01), rel=1e-6)
+    assert found(one, turned) == 3
+    assert found(one, np.roll(turned, 1, axis=0)) == 0
+    assert correlation(one, -one) == pytest.approx(-1.0)
+
+
+def test_figures_of_labels() -> None:
+    expected = np.array([[2.0, 0.0, -1.0], [0.0, 1.0, 0.5]], np.float32)
+    flipped = expected[:, ::-1].copy()
+    assert Comparison.of(expected, expected, CLASSIFY).agreement == 1.0
+    assert Comparison.of(expected, flipped, CLASSIFY).agreement == 0.5
+    assert Comparison.of(expected, flipped, CLASSIFY).distance > 0.1
+    shares = named(expected[0], CLASSIFY)
+    assert list(shares) == ["good", "bad", "neither"]
+    assert sum(shares.values()) == pytest.approx(1.0)
+
+
+def test_a_package_that_lies_about_its_labels_is_refused(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    class Three:
+        name = "three"
+
+        def encode(self, ids: object, mask: object) -> Any:
+            return np.array([1.0, 2.0, 0.0], np.float32)
+
+        def close(self) -> None: ...
+
+    write_tokenizer(tmp_path / "tokenizer")
+    engine = TextEncoder(Three(), tmp_path / "tokenizer", 64)
+    assert list(engine.read("the moon", CLASSIFY).labels) == ["bad", "good", "neither"]
+    for head in (replace(CLASSIFY, labels=("good", "bad")), replace(CLASSIFY, size=4), EMBED):
+        with pytest.raises(BadArtifact, match="answers with 3 numbers"):
+            engine.read("the moon", head)
+    with pytest.raises(UsageError, match="was built for 64"):
+        engine.read("the moon " * 40, CLASSIFY)
+
+
+def test_labels_that_do_not_exclude_each_other() -> None:
+    from dataclasses import replace
+
+    many = replace(CLASSIFY, many=True)
+    logits = np.array([[2.0, -2.0, 3.0]], np.float32)
+    assert probabilities(logits, many)[0] == pytest.approx([0.8808, 0.1192, 0.9526], abs=1e-4)
+    assert Comparison.of(logits, logits * [1, -1, 1], many).agreement == 0.0
+    assert Comparison.of(logits, logits + 0.1, many).agreement == 1.0
+    # KL of two Bernoulli distributions, by its formula
+    p, q = 0.880797, 0.890903
+    by_hand = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    assert Comparison.of(logits[:, :1], logits[:, :1] + 0.1, many).distance == pytest.approx(by_hand, rel=1e-3)
+
+
+def test_a_nan_passes_no_gate() -> None:
+    broken = Comparison.of(np.ones((2, 3), np.float32), np.full((2, 3), np.nan, np.float32), EMBED)
+    gate = fidelity_gate("float16", {})
+    assert not broken.distance <= gate.distance
+    assert not broken.worst <= gate.error
+
+
+def test_gates_follow_the_references_own_noise() -> None:
+    quiet = fidelity_gate("int8-dynamic", {"distance": 0.0, "largest_error": 0.0, "agreement": 1.0})
+    loud = fidelity_gate("int8-dynamic", {"distance": 0.01, "largest_error": 0.3, "agreement": 0.9})
+    assert (quiet.distance, quiet.error, quiet.agreement) == (1e-3, 0.1, 0.95)
+    assert loud.distance == pytest.approx(0.0125)
+    assert loud.error == pytest.approx(0.45)
+    assert loud.agreement == pytest.approx(0.85)
+
+
+def test_every_recipe_has_a_gate_and_mixtures_have_none() -> None:
+    from dataclasses import replace
+
+    from kobako.pipeline.contracts import RECIPES
+
+    assert {quality_gate(recipe).distance for recipe in RECIPES.values()}
+    with pytest.raises(UsageError, match="no quality gate"):
+        quality_gate(replace(RECIPES["int4"], name="mixed-9mb"))
+
+
+def test_sizes_under_distilberts_names() -> None:
+    sizes = {"dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072, "vocab_size": 30522}
+    without_gate = (6 * (4 * 768 * 768 + 2 * 768 * 3072), 30522 * 768)
+    assert parameters_of({**sizes, "model_type": "distilbert"}) == without_gate
+    with pytest.raises(KeyError):
+        parameters_of({"vocab_size": 3})
