@@ -220,6 +220,8 @@ class Exported:
         activations: what the artifact computes activations in.
         context_tokens: slots of the KV cache.
         details: figures and facts of the target's own for manifest and report, JSON values only.
+        table: name of the embedding table that the artifact is fed from; it lies beside the artifact or, in a package,
+            one folder up, where all targets share it. None when nothing is read from outside.
     """
 
     target: str
@@ -228,6 +230,7 @@ class Exported:
     activations: Activations
     context_tokens: int
     details: Mapping[str, Any] = field(default_factory=dict)
+    table: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from typing import Any
 
 from .attention import registered_attention
 from .graph import StatefulModel
+from .selfdescription import PER_LAYER_INPUTS
 
 PASSES = (
     "lower_complex_dialect_ops",
@@ -79,7 +80,7 @@ def lower(model: StatefulModel, shapes: Mapping[str, tuple[int, ...]], chunk: in
     pipeline = ct.PassPipeline([f"common::{name}" for name in PASSES], "kobako")
     with lean_conversion() as validate:
         converted = ct.convert(
-            traced, inputs=input_types(shapes, chunk), states=state_types(model), pass_pipeline=pipeline,
+            traced, inputs=input_types(model, shapes, chunk), states=state_types(model), pass_pipeline=pipeline,
             outputs=[ct.TensorType("logits", dtype=numpy_half())], minimum_deployment_target=ct.target.iOS18,
             compute_precision=ct.precision.FLOAT16, compute_units=ct.ComputeUnit.CPU_ONLY, skip_model_load=True,
         )  # fmt: skip
@@ -97,10 +98,23 @@ def trace(model: StatefulModel, shapes: Mapping[str, tuple[int, ...]], chunk: in
     model.chunk = chunk
     numbers = [torch.zeros(1, chunk, dtype=torch.int32)]
     numbers += [torch.zeros(1, dtype=torch.int32) for _ in number_names(chunk)]
+    rows = [] if model.sizes.per_layer is None else [torch.zeros(1, chunk, *model.sizes.per_layer)]
     matrices = [torch.zeros(()).expand(shape) for shape in shapes.values()]
-    with torch.no_grad(), warnings.catch_warnings(), registered_attention(lambda: model.masks):
+    with torch.no_grad(), warnings.catch_warnings(), registered_attention(lambda: model.masks), plain_names():
         warnings.simplefilter("ignore")
-        return torch.jit.trace(model, (*numbers, *matrices), check_trace=False)
+        return torch.jit.trace(model, (*numbers, *rows, *matrices), check_trace=False)
+
+
+def plain_names() -> Any:
+    """Within this mode a function is called by the one of its names that coremltools knows."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Plain(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return (torch.mul if func is torch.multiply else func)(*args, **(kwargs or {}))
+
+    return Plain()
 
 
 def number_names(chunk: int) -> tuple[str, ...]:
@@ -108,26 +122,29 @@ def number_names(chunk: int) -> tuple[str, ...]:
     return ("position", "last_index") if chunk > 1 else ("position",)
 
 
-def input_types(shapes: Mapping[str, tuple[int, ...]], chunk: int) -> list[Any]:
+def input_types(model: StatefulModel, shapes: Mapping[str, tuple[int, ...]], chunk: int) -> list[Any]:
     """Descriptions of all traced arguments, matrices included."""
     import coremltools as ct
     import numpy as np
 
     tokens = ct.TensorType("input_ids", shape=(1, chunk), dtype=np.int32)
     numbers = [ct.TensorType(name, shape=(1,), dtype=np.int32) for name in number_names(chunk)]
+    sizes = model.sizes.per_layer
+    rows = [] if sizes is None else [ct.TensorType(PER_LAYER_INPUTS, shape=(1, chunk, *sizes), dtype=np.float16)]
     matrices = [ct.TensorType(value_name(name), shape=shape, dtype=np.float16) for name, shape in shapes.items()]
-    return [tokens, *numbers, *matrices]
+    return [tokens, *numbers, *rows, *matrices]
 
 
 def state_types(model: StatefulModel) -> list[Any]:
     """One K and one V state per layer, ``[1, H, S, D]`` float16."""
     import coremltools as ct
 
-    sizes = model.sizes
-    shape = (1, sizes.heads, sizes.slots, sizes.dim)
     return [
-        ct.StateType(wrapped_type=ct.TensorType(shape=shape, dtype=numpy_half()), name=f"{kind}_cache_{layer}")
-        for layer in range(sizes.layers)
+        ct.StateType(
+            wrapped_type=ct.TensorType(shape=(1, heads, model.sizes.slots, dim), dtype=numpy_half()),
+            name=f"{kind}_cache_{layer}",
+        )
+        for layer, (heads, dim) in enumerate(model.sizes.caches)
         for kind in "kv"
     ]
 
