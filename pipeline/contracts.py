@@ -232,6 +232,8 @@ class Exported:
         context_tokens: slots of the KV cache.
         details: figures and facts of the target's own for manifest and report, JSON values only.
         kind: whether it continues text or answers with a vector or labels.
+        table: name of the embedding table that the artifact is fed from; it lies beside the artifact or, in a package,
+            one folder up, where all targets share it. None when nothing is read from outside.
     """
 
     target: str
@@ -241,6 +243,7 @@ class Exported:
     context_tokens: int
     kind: ModelKind = "decoder"
     details: Mapping[str, Any] = field(default_factory=dict)
+    table: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 from .codec import read_json
 from .contracts import Exported
+from .embeddings import TABLE_FILE
 from .errors import BadArtifact, IntegrityError, NotFound
 from .names import check_member_name, printable
 
@@ -95,6 +96,8 @@ def _check_names(manifest: Mapping[str, Any]) -> None:
     names = [check_member_name(file["path"]) for file in all_files(manifest)]
     if len({name.casefold() for name in names}) != len(names):
         raise ValueError("two files have one name, or differ in capitals only")
+    if any("table" in entry for entry in manifest["targets"].values()) and TABLE_FILE not in names:
+        raise ValueError(f"a target reads {TABLE_FILE}, which is not listed")
     if MANIFEST_FILE in names:
         raise ValueError("it lists itself")
 
@@ -105,11 +108,17 @@ def all_files(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return shared + [entry for target in manifest["targets"].values() for entry in target["files"]]
 
 
+def needed_files(manifest: Mapping[str, Any], targets: Collection[str]) -> list[Mapping[str, Any]]:
+    """File entries that `targets` need: their own, and the shared ones but for a table that none of them reads."""
+    entries = [entry for name, entry in manifest["targets"].items() if name in targets]
+    reads = any("table" in entry for entry in entries)
+    shared = [file for file in manifest["files"] if reads or file["path"] != TABLE_FILE]
+    return [*shared, *(file for entry in entries for file in entry["files"])]
+
+
 def check_files(package: Path, manifest: Mapping[str, Any], targets: list[str] | None = None) -> None:
     """Compare size and SHA-256 of every file (or of `targets` only). Raises IntegrityError naming a bad one."""
-    chosen = [entry for name, entry in manifest["targets"].items() if targets is None or name in targets]
-    entries = [file for target in chosen for file in target["files"]]
-    for entry in [*manifest["files"], *entries]:
+    for entry in needed_files(manifest, list(manifest["targets"]) if targets is None else targets):
         path = package / entry["path"]
         if not path.is_file():
             raise IntegrityError(f"{entry['path']} is missing from {package}.", "Pull or build the package again.")
@@ -132,4 +141,5 @@ def exported_of(package: Path, manifest: Mapping[str, Any], target: str) -> Expo
         context_tokens=manifest["context_tokens"],
         details=entry["details"],
         kind=manifest.get("kind", "decoder"),
+        table=entry.get("table"),
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 from .codec import to_json, write_json
 from .contracts import Expectations, Exported, ExportOptions, Measurement, Mixture, Quantized, Report, Source, Task
+from .embeddings import link_table
 from .errors import BadArtifact, OutputError, ProofFailed
 from .heads import find_head
 from .licences import write_legal
@@ -123,6 +124,8 @@ def proof_error(report: Report) -> ProofFailed:
 def _fill(contents: Contents, work: Path) -> None:
     for part in contents.parts:
         _copy_files(part.exported, work / part.exported.target)
+        if part.exported.table is not None and not (work / part.exported.table).exists():
+            link_table(part.exported.directory, work)
     shutil.copytree(contents.quantized.tokenizer_dir, work / "tokenizer")
     (work / "golden").mkdir()
     write_golden(contents.expectations, work / "golden")
@@ -246,5 +249,6 @@ def _target_entry(part: Proven, work: Path) -> dict[str, Any]:
         },
         "proven": part.report.passed,
         "details": dict(part.exported.details),
+        **({} if part.exported.table is None else {"table": part.exported.table}),
         "figures": {check.part + " " + check.name: check.value for check in part.report.checks},
     }

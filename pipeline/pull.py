@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import BadArtifact, IntegrityError, NotEnoughDisk, NotFound, Untrusted
-from .manifest import MANIFEST_FILE, all_files, read_manifest
+from .manifest import MANIFEST_FILE, needed_files, read_manifest
 from .place import take_place, unwritable_is_an_error
 from .registry.listing import Listing, RemoteFile, Source
 from .registry.transfer import Meter, Workspace, has_digest, link_or_copy, obtain_all
@@ -189,15 +189,8 @@ class _Pulling:
 
     def _wanted(self, manifest: Mapping[str, Any], targets: tuple[str, ...], signed: Signed | None) -> list[RemoteFile]:
         """Files of the asked targets and those that all share, where manifest, listing and signature agree."""
-        others = {
-            str(file["path"]) for name, entry in manifest["targets"].items() if name not in targets
-            for file in entry["files"]
-        }  # fmt: skip
         wanted = [self.listing.files[name] for name in (SIGNATURE_FILE, MANIFEST_FILE) if name in self.listing.files]
-        for entry in all_files(manifest):
-            if entry["path"] not in others:
-                wanted.append(self._agreed(entry, signed))
-        return wanted
+        return wanted + [self._agreed(entry, signed) for entry in needed_files(manifest, targets)]
 
     def _agreed(self, entry: Mapping[str, Any], signed: Signed | None) -> RemoteFile:
         told = self.listing.files.get(str(entry["path"]))

@@ -6,8 +6,9 @@ The order is the point. Nothing of a package is parsed before the signature over
     2. every file is compared with its signed SHA-256; links, devices and files that were not signed are refused;
     3. ``kobako.json``, now known to be the signer's, is parsed; it must list the same files with the same digests.
 
-A package pulled for some of its targets lacks the folders of the others. That is accepted when every missing file
-belongs to a target whose whole folder is absent; anything else that is missing is a damage.
+A package pulled for some of its targets lacks the folders of the others, and a table that only they read. That is
+accepted when every missing file belongs to a target whose whole folder is absent; anything else that is missing is a
+damage.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 from .contents import compare, digests_of_manifest, files_in, refuse_strangers
 from .errors import BadArtifact, IntegrityError, NotFound, Untrusted
-from .manifest import MANIFEST_FILE, all_files, read_manifest
+from .manifest import MANIFEST_FILE, all_files, needed_files, read_manifest
 from .signature import keys
 from .signature.bundle import MAX_SIGNATURE_BYTES, SIGNATURE_FILE, Bundle, parse_bundle, signed_bytes
 from .signature.statement import parse_statement
@@ -227,6 +228,9 @@ def _targets_here(package: Path, manifest: Mapping[str, Any], missing: set[str])
             missing = missing - files
         else:
             here.append(str(target))
+    missing -= {str(file["path"]) for file in all_files(manifest)} - {
+        str(file["path"]) for file in needed_files(manifest, here)
+    }
     if missing:
         raise IntegrityError(
             f"{sorted(missing)[0]} is missing from {package}"

@@ -108,7 +108,7 @@ SHAPES: tuple[Shape, ...] = (
     ),
     Shape(
         model_type="gemma4_text", quirk="per-layer inputs, shared keys and values, head sizes by kind of layer",
-        refused_by=("executorch", "coreml"),
+        refused_by=("executorch",),
         options={
             **PER_LAYER, "head_dim": 16, "global_head_dim": 32, "num_key_value_heads": 1, "use_double_wide_mlp": True,
             "final_logit_softcapping": 20.0,
@@ -116,7 +116,7 @@ SHAPES: tuple[Shape, ...] = (
     ),
     Shape(
         model_type="gemma3n_text", quirk="per-layer inputs, AltUp, LAuReL, sparse activations, shared keys and values",
-        refused_by=("executorch", "coreml"),
+        refused_by=("executorch",),
         options={
             **PER_LAYER, "head_dim": 16, "laurel_rank": 32, "altup_num_inputs": 3, "vocab_size_per_layer_input": 380,
             "activation_sparsity_pattern": [0.9, 0.0, 0.0, 0.0, 0.0], "intermediate_size": [128, 128, 160, 128, 128],

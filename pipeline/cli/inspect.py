@@ -16,7 +16,7 @@ from .options import json_option, print_json
 @click.argument("path", type=click.Path(path_type=Path))
 @json_option
 def command(path: Path, as_json: bool) -> None:
-    """Show what is inside PATH: a package, a .pte, a .mlpackage, a .tflite or a .litertlm."""
+    """Show what is inside PATH: a package, a .pte, a .mlpackage, a .tflite, a .litertlm or an embedding table."""
     found = _inspect(path)
     if as_json:
         print_json(found)
@@ -35,11 +35,22 @@ def _inspect(path: Path) -> Mapping[str, Any]:
         raise NotFound(f"{path} does not exist.")
     if (path / MANIFEST_FILE).is_file():
         return read_manifest(path)
+    if path.suffix == ".safetensors":
+        return _table(path)
     for name in targets.names():
         if path.name.endswith(targets.get(name).suffixes):
             return inspect_artifact(name, path)
-    known = [suffix for name in targets.names() for suffix in targets.get(name).suffixes]
+    known = [".safetensors", *(suffix for name in targets.names() for suffix in targets.get(name).suffixes)]
     raise UsageError(f"{path} is nothing that can be inspected.", f"A package, or a file ending in {', '.join(known)}.")
+
+
+def _table(path: Path) -> Mapping[str, Any]:
+    """The layout of an embedding table. Raises BadArtifact and IntegrityError."""
+    from ..embeddings import FORMAT, open_table
+
+    table = open_table(path, check_digest=True)
+    sizes = {"row_bytes": table.layout.row_bytes, "data_bytes": table.layout.data_bytes}
+    return {"format": FORMAT, **vars(table.layout), **sizes, "data_at_byte": table.begin, "sha256": table.digest}
 
 
 def _print(value: Any, depth: int) -> None:

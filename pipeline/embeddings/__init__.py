@@ -11,9 +11,11 @@ Shape legend: V rows (tokens), L layers, D width of one layer's vector, N rows a
 
 from .extract import quantized_rows
 from .layout import FORMAT, TABLE_FILE, TENSOR, TableLayout
+from .place import link_table, table_path
 from .reader import RowCache, Table, open_table
 from .writer import write_table
 
 __all__ = [
-    "FORMAT", "TABLE_FILE", "TENSOR", "RowCache", "Table", "TableLayout", "open_table", "quantized_rows", "write_table",
+    "FORMAT", "TABLE_FILE", "TENSOR", "RowCache", "Table", "TableLayout", "link_table", "open_table", "quantized_rows",
+    "table_path", "write_table",
 ]  # fmt: skip

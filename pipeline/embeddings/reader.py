@@ -25,11 +25,18 @@ AGAIN = "Pull or build the package again."
 
 @dataclass(frozen=True)
 class Table:
-    """An open table. `data` ``[V, row_bytes]`` is the mapped file, `digest` the SHA-256 that the file tells."""
+    """An open table.
+
+    Attributes:
+        digest: the SHA-256 of the rows, as the file tells it.
+        begin: the byte of the file at which the rows begin.
+        data: the rows ``[V, row_bytes]``, mapped.
+    """
 
     path: Path
     layout: TableLayout
     digest: str
+    begin: int
     data: Rows
 
     def rows(self, ids: Sequence[int] | npt.NDArray[np.integer[Any]]) -> FloatArray:
@@ -127,7 +134,7 @@ def open_table(path: Path, expected: TableLayout | None = None, *, check_digest:
     if size != whole:
         raise IntegrityError(f"{path} is cut off: it has {size:,} of {whole:,} bytes.", AGAIN)
     data = np.memmap(path, np.uint8, mode="r", offset=8 + length, shape=(layout.rows, layout.row_bytes))
-    table = Table(path, layout, metadata.get("sha256", ""), data)
+    table = Table(path, layout, metadata.get("sha256", ""), 8 + length, data)
     if expected is not None:
         table.check_layout(expected)
     if check_digest:

@@ -20,6 +20,8 @@ FULL = "full_attention"
 KINDS = (FULL, "sliding_attention")
 STATIC_ROPES = ("default", "linear", "llama3", "yarn", "longrope", "proportional")
 """Rotary embeddings whose frequencies a table of positions can hold; longrope within its base context."""
+NORM_SAMPLE = 64
+"""Values on which a norm without a weight, which does not tell its width, is tried."""
 REUSES = "reuse"
 """How a config of transformers calls a layer that reads another layer's keys and values."""
 
@@ -191,9 +193,9 @@ def embedding_scale(module: nn.Module) -> float:
 
 @dataclass(frozen=True)
 class NormFacts:
-    """``(x [− mean]) / sqrt(mean(x²) + epsilon) · weight [+ bias]``; `weight` is what is really multiplied with."""
+    """``(x [− mean]) / sqrt(mean(x²) + epsilon) [· weight] [+ bias]``; `weight` is what is really multiplied with."""
 
-    weight: torch.Tensor
+    weight: torch.Tensor | None
     bias: torch.Tensor | None
     epsilon: float
     centred: bool
@@ -210,13 +212,15 @@ def norm_facts(module: Any) -> NormFacts:
 
     epsilon = next((getattr(module, n) for n in ("variance_epsilon", "eps", "epsilon") if hasattr(module, n)), None)
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-    if isinstance(epsilon, float) and isinstance(weight, torch.Tensor) and weight.dim() == 1:
-        x = torch.linspace(-2.0, 3.0, weight.numel()).mul(1.7)[None].cos() + 0.3
+    known = weight is None or (isinstance(weight, torch.Tensor) and weight.dim() == 1)
+    if isinstance(epsilon, float) and known:
+        width = NORM_SAMPLE if weight is None else weight.numel()
+        x = torch.linspace(-2.0, 3.0, width).mul(1.7)[None].cos() + 0.3
         with torch.no_grad():
             said = module(x)
             for centred in (False, True):
                 for offset in (0.0, 1.0):
-                    facts = NormFacts(weight.float() + offset, bias, epsilon, centred)
+                    facts = NormFacts(None if weight is None else weight.float() + offset, bias, epsilon, centred)
                     if torch.allclose(normalized(x, facts), said, rtol=1e-4, atol=1e-5):
                         return facts
     raise UnsupportedModel(f"the norm {type(module).__name__} computes something unknown.", "Try another model.")
@@ -227,7 +231,8 @@ def normalized(x: torch.Tensor, facts: NormFacts) -> torch.Tensor:
     import torch
 
     y = x - x.mean(-1, keepdim=True) if facts.centred else x
-    y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + facts.epsilon) * facts.weight
+    y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + facts.epsilon)
+    y = y if facts.weight is None else y * facts.weight
     return y if facts.bias is None else y + facts.bias
 
 

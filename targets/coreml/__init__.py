@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kobako.pipeline.contracts import Activations, Exported, ExportOptions, Progress, Quantized, Recipe
+from kobako.pipeline.embeddings import table_path
 from kobako.pipeline.protocols import EncoderRuntime, Engine, Runtime, StoredWeight
 
 PACKAGE = "model.mlpackage"
@@ -42,13 +43,13 @@ class CoreML:
         """Core ML itself on macOS; elsewhere kobako's interpreter, emulating float16. Raises BadArtifact."""
         from .runtime import open_runtime
 
-        return open_runtime(exported.directory / PACKAGE)
+        return open_runtime(exported.directory / PACKAGE, table=table_path(exported))
 
     def engine(self, exported: Exported) -> Engine:
         """The runtime and the shipped tokenizer in a greedy loop. Raises BadArtifact."""
         from .runtime import open_engine
 
-        return open_engine(exported.directory, PACKAGE)
+        return open_engine(exported.directory, PACKAGE, table_path(exported))
 
     def encoder(self, exported: Exported) -> EncoderRuntime:
         """An encoder in Core ML itself on macOS; elsewhere in kobako's interpreter. Raises BadArtifact."""
@@ -60,7 +61,7 @@ class CoreML:
         """Every matrix, read back out of the package's weight file. Raises BadArtifact."""
         from .readback import stored_weights
 
-        return stored_weights(exported.directory / PACKAGE)
+        return stored_weights(exported.directory / PACKAGE, table_path(exported))
 
     def inspect(self, path: Path) -> Mapping[str, Any]:
         """What is inside an ``.mlpackage``. Raises BadArtifact."""

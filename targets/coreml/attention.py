@@ -22,47 +22,47 @@ MASKED = -10000.0  # exp() of it is 0 in float16 too; a true infinity would hide
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What the graph's static shapes are made of."""
+    """What the graph's static shapes are made of.
 
-    layers: int
+    Attributes:
+        caches: key/value heads H and their dimension D of each layer that has a cache.
+        slots: S of every cache.
+        per_layer: layers and width of the per-layer inputs, or None when the model takes none.
+    """
+
     query_heads: int
-    heads: int
+    caches: tuple[tuple[int, int], ...]
     slots: int
-    dim: int
     vocabulary: int
-
-    @property
-    def groups(self) -> int:
-        """Query heads that share one key/value head."""
-        return self.query_heads // self.heads
+    per_layer: tuple[int, int] | None = None
 
 
 class Masks:
     """The masks of one call, additive ``[1, 1, groups · T, S]``: each made once, however many layers use it.
 
-    The query groups of a head are folded into the rows.
+    The query groups of a head (query heads that share one key/value head) are folded into the rows.
     """
 
     def __init__(self, sizes: Sizes, positions: torch.Tensor) -> None:
         self.sizes, self.positions = sizes, positions
-        self.made: dict[int, torch.Tensor] = {}
+        self.made: dict[tuple[int, int], torch.Tensor] = {}
 
     @staticmethod
     def none() -> Masks:
         """For a model that is only built, not run. Raises RuntimeError."""
         raise RuntimeError("no call is being traced")
 
-    def within(self, window: int | None) -> torch.Tensor:
+    def within(self, window: int | None, groups: int = 1) -> torch.Tensor:
         """Each token sees its own slot and those before it, at most `window` of them."""
-        width = window or self.sizes.slots
-        if width not in self.made:
+        key = (window or self.sizes.slots, groups)
+        if key not in self.made:
             slots, own = torch.arange(self.sizes.slots, dtype=torch.int32)[None], self.positions[:, None]
             mask = torch.where(slots <= own, torch.zeros(1), torch.full((1,), MASKED))
             if window:
                 mask = torch.where(slots > own - window, mask, torch.full((1,), MASKED))
             chunk = self.positions.shape[0]
-            self.made[width] = mask.repeat(self.sizes.groups, 1)[None, None] if chunk > 1 else mask[None, None]
-        return self.made[width]
+            self.made[key] = mask.repeat(groups, 1)[None, None] if chunk > 1 else mask[None, None]
+        return self.made[key]
 
 
 def folded_attention(masks: Callable[[], Masks]) -> Any:
@@ -74,19 +74,20 @@ def folded_attention(masks: Callable[[], Masks]) -> Any:
     def attention(
         module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _mask: object, **named: Any
     ) -> tuple[torch.Tensor, None]:
-        sizes, chunk = masks().sizes, query.shape[2]
-        options = attention_options(module, named, sizes.dim, sizes.slots)
-        mask = masks().within(options.window)
+        chunk, dim, heads = query.shape[2], query.shape[3], key.shape[1]
+        groups = query.shape[1] // heads
+        options = attention_options(module, named, dim, key.shape[2])
+        mask = masks().within(options.window, groups)
         # The fused Core ML op has no scale input: what differs from 1/sqrt(D) is multiplied into the query.
-        factor = options.scaling * sizes.dim**0.5
+        factor = options.scaling * dim**0.5
         if abs(factor - 1.0) > 1e-6:
             query = query * factor
-        query = query.reshape(1, sizes.heads, sizes.groups * chunk, sizes.dim)
+        query = query.reshape(1, heads, groups * chunk, dim)
         if options.softcap is None:
             output = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         else:
             output = capped(query, key, value, mask, options.softcap)
-        return output.reshape(1, sizes.query_heads, chunk, sizes.dim).transpose(1, 2), None
+        return output.reshape(1, heads * groups, chunk, dim).transpose(1, 2), None
 
     return attention
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kobako.pipeline.contracts import Exported, ExportOptions, Progress, Quantized
+from kobako.pipeline.embeddings import TABLE_FILE, link_table
 from kobako.pipeline.errors import UsageError
+from kobako.pipeline.reference.eager import open_table_of
 from kobako.pipeline.tokens import stop_ids
 from kobako.pipeline.weights import open_weights
 
@@ -26,25 +28,25 @@ def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Pr
     """
     check_lengths(options)
     progress(0.0, "importing")
-    from kobako.pipeline.reference.eager import refuse_table
-
     from .graph import stateful_model
 
-    refuse_table(quantized, "Core ML")
     model, shapes = stateful_model(quantized, options.context_tokens)
     lowered: dict[str, Lowered] = {}
     for count, (name, chunk) in enumerate((("decode", 1), ("prefill", options.prefill_tokens))):
         progress(0.1 + 0.4 * count, f"converting {name}")
         lowered[name] = lower(model, shapes, chunk)
     progress(0.9, "writing weights")
-    description = describe(quantized, options, list(shapes), model.sizes.layers, model.sizes.vocabulary)
+    description = describe(quantized, options, list(shapes), len(model.sizes.caches), model.sizes.vocabulary)
     write(quantized, lowered, list(shapes), description.metadata(), out, default="decode")
     for name in TOKENIZER_FILES:
         shutil.copyfile(quantized.tokenizer_dir / name, out / name)
     progress(1.0, "done")
     files = tuple(sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()))
+    if description.table:
+        link_table(quantized.directory, out)
     return Exported(
         target="coreml", directory=out, files=files, activations="float16", context_tokens=options.context_tokens,
+        table=TABLE_FILE if description.table else None,
         details={"functions": sorted(lowered), "prefill_tokens": options.prefill_tokens, "minimum_ios": 18},
     )  # fmt: skip
 
@@ -76,9 +78,10 @@ def describe(
     quantized: Quantized, options: ExportOptions, names: list[str], layers: int, vocabulary: int
 ) -> SelfDescription:
     """What the package says about itself."""
+    outside = open_table_of(quantized)
     return SelfDescription(
         name=quantized.name, model_type=quantized.model_type, recipe=quantized.recipe.name,
         context_tokens=options.context_tokens, prefill_tokens=options.prefill_tokens, layers=layers,
         vocabulary=vocabulary, stop_ids=stop_ids(quantized.directory),
-        weights={value_name(name): name for name in names},
+        weights={value_name(name): name for name in names}, table="" if outside is None else outside.layout.parameter,
     )  # fmt: skip

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from kobako.pipeline import families
 from kobako.pipeline.contracts import Quantized
-from kobako.pipeline.reference.eager import empty_model, load_config, set_parameter
+from kobako.pipeline.embeddings import Table
+from kobako.pipeline.reference.eager import empty_model, load_config, open_table_of, set_parameter
 from kobako.pipeline.reference.structure import (
     NormFacts,
     cache_sizes,
@@ -62,6 +63,15 @@ class FedEmbedding(nn.Module):
         return rows if self.scale == 1.0 else rows * self.scale
 
 
+class FedRows(nn.Module):
+    """An embedding whose rows are an input of the graph: what the model's table holds of the call's tokens."""
+
+    given: torch.Tensor  # [1, T, L, W], times the model's own scale
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.given.reshape(*ids.shape, -1)
+
+
 class SafeNorm(nn.Module):
     """RMSNorm or LayerNorm with no intermediate larger than twice `x` itself: ``w · x / sqrt(mean(x²) + eps) + b``."""
 
@@ -73,7 +83,8 @@ class SafeNorm(nn.Module):
         """`reads`: the input is so many times the model's own; `writes`: the output shall be."""
         super().__init__()
         self.centred = facts.centred
-        self.weight = nn.Parameter(facts.weight.detach() * writes, requires_grad=False)
+        weight = torch.ones(1) if facts.weight is None else facts.weight.detach()
+        self.weight = nn.Parameter(weight * writes, requires_grad=False)
         self.register_buffer("bias", None if facts.bias is None else facts.bias.detach() * writes)
         self.register_buffer("smallest", torch.tensor([SMALLEST]))
         self.register_buffer("root", torch.tensor([facts.epsilon**0.5 * reads]))
@@ -126,11 +137,12 @@ class StateCache(Cache):
 
 
 class StatefulModel(nn.Module):
-    """The traced module: ``(input_ids [1, T], position [1], last_index [1], *matrices)`` to logits ``[1, 1, V]``.
+    """The traced module: ``(input_ids [1, T], position [1], last_index [1], per_layer_inputs [1, T, L, W], *matrices)``
+    to logits ``[1, 1, V]``.
 
     `position` is the slot of the first token; `last_index` says which of the T tokens the logits follow, so that a
     short chunk is padded at its end (padding is masked for the real tokens and overwritten later). With T = 1 there
-    is no `last_index`.
+    is no `last_index`; `per_layer_inputs` are what the model's table says of the tokens, of a model that has one.
     """
 
     start: torch.Tensor
@@ -138,14 +150,17 @@ class StatefulModel(nn.Module):
     masks: Masks
     model: Any
 
-    def __init__(self, model: Any, table: dict[str, torch.Tensor], names: tuple[str, ...], sizes: Sizes) -> None:
+    def __init__(
+        self, model: Any, table: dict[str, torch.Tensor], names: tuple[str, ...], sizes: Sizes, rows: FedRows
+    ) -> None:
         super().__init__()
+        self.rows = rows
         self.model, self.table, self.names, self.sizes = model, table, names, sizes
         self.chunk = 1
         model.get_output_embeddings().register_forward_pre_hook(self.chosen)
-        for layer in range(sizes.layers):
+        for layer, (heads, dim) in enumerate(sizes.caches):
             for kind in "kv":
-                self.register_buffer(f"{kind}_cache_{layer}", torch.zeros(1, sizes.heads, sizes.slots, sizes.dim))
+                self.register_buffer(f"{kind}_cache_{layer}", torch.zeros(1, heads, sizes.slots, dim))
 
     def chosen(self, _head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """What the head is given: the hidden state of one token."""
@@ -153,6 +168,8 @@ class StatefulModel(nn.Module):
 
     def forward(self, input_ids: torch.Tensor, position: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
         matrices = rest[1:] if self.chunk > 1 else rest
+        if self.sizes.per_layer:
+            self.rows.given, matrices = matrices[0], matrices[1:]
         self.table.update(zip(self.names, matrices, strict=True))
         self.start, self.last = position[0], rest[0]
         positions = position + torch.arange(self.chunk, dtype=torch.int32)
@@ -170,12 +187,15 @@ def stateful_model(quantized: Quantized, slots: int) -> tuple[StatefulModel, dic
     """
     config = load_config(quantized.directory)
     check_decoder(config, slots)
-    sizes = sizes_of(config, slots)
+    outside, rows = open_table_of(quantized), FedRows()
+    sizes = sizes_of(config, slots, outside)
     with registered_attention(Masks.none):
         model = empty_model(config, ATTENTION)
     table, shapes = dict[str, torch.Tensor](), fill(model, quantized)
+    if outside is not None:
+        model.set_submodule(outside.layout.parameter.removesuffix(".weight"), rows)
     refit(model, table, shapes, families.get(quantized.model_type), slots)
-    return StatefulModel(model, table, tuple(shapes), sizes).eval(), shapes
+    return StatefulModel(model, table, tuple(shapes), sizes, rows).eval(), shapes
 
 
 def fill(model: nn.Module, quantized: Quantized) -> dict[str, tuple[int, ...]]:
@@ -191,12 +211,12 @@ def fill(model: nn.Module, quantized: Quantized) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def sizes_of(config: Any, slots: int) -> Sizes:
-    """The static sizes of a config's graph with S = `slots`."""
+def sizes_of(config: Any, slots: int, table: Table | None = None) -> Sizes:
+    """The static sizes of a config's graph with S = `slots`, per-layer inputs from `table`."""
     sizes = cache_sizes(config)
     return Sizes(
-        layers=sizes.layers, query_heads=sizes.query_heads, heads=sizes.heads, slots=slots, dim=sizes.dim,
-        vocabulary=config.vocab_size,
+        query_heads=sizes.query_heads, caches=sizes.caches, slots=slots, vocabulary=config.vocab_size,
+        per_layer=None if table is None else (table.layout.layers, table.layout.width),
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from .attention import registered_attention
 from .graph import StatefulModel
+from .selfdescription import PER_LAYER_INPUTS
 
 PASSES = (
     "lower_complex_dialect_ops",
@@ -73,7 +74,7 @@ def value_name(parameter: str) -> str:
 
 def lower(model: StatefulModel, shapes: Mapping[str, tuple[int, ...]], chunk: int) -> Lowered:
     """Trace and convert `model` for chunks of `chunk` tokens."""
-    return convert(trace(model, shapes, chunk), input_types(shapes, chunk), "logits", state_types(model))
+    return convert(trace(model, shapes, chunk), input_types(model, shapes, chunk), "logits", state_types(model))
 
 
 def convert(traced: Any, inputs: list[Any], output: str, states: list[Any]) -> Lowered:
@@ -101,10 +102,23 @@ def trace(model: StatefulModel, shapes: Mapping[str, tuple[int, ...]], chunk: in
     model.chunk = chunk
     numbers = [torch.zeros(1, chunk, dtype=torch.int32)]
     numbers += [torch.zeros(1, dtype=torch.int32) for _ in number_names(chunk)]
+    rows = [] if model.sizes.per_layer is None else [torch.zeros(1, chunk, *model.sizes.per_layer)]
     matrices = [torch.zeros(()).expand(shape) for shape in shapes.values()]
-    with torch.no_grad(), warnings.catch_warnings(), registered_attention(lambda: model.masks):
+    with torch.no_grad(), warnings.catch_warnings(), registered_attention(lambda: model.masks), plain_names():
         warnings.simplefilter("ignore")
-        return torch.jit.trace(model, (*numbers, *matrices), check_trace=False)
+        return torch.jit.trace(model, (*numbers, *rows, *matrices), check_trace=False)
+
+
+def plain_names() -> Any:
+    """Within this mode a function is called by the one of its names that coremltools knows."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Plain(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return (torch.mul if func is torch.multiply else func)(*args, **(kwargs or {}))
+
+    return Plain()
 
 
 def number_names(chunk: int) -> tuple[str, ...]:
@@ -112,14 +126,16 @@ def number_names(chunk: int) -> tuple[str, ...]:
     return ("position", "last_index") if chunk > 1 else ("position",)
 
 
-def input_types(shapes: Mapping[str, tuple[int, ...]], chunk: int) -> list[Any]:
+def input_types(model: StatefulModel, shapes: Mapping[str, tuple[int, ...]], chunk: int) -> list[Any]:
     """Descriptions of all traced arguments, matrices included."""
     import coremltools as ct
     import numpy as np
 
     tokens = ct.TensorType("input_ids", shape=(1, chunk), dtype=np.int32)
     numbers = [ct.TensorType(name, shape=(1,), dtype=np.int32) for name in number_names(chunk)]
-    return [tokens, *numbers, *matrix_types(shapes)]
+    sizes = model.sizes.per_layer
+    rows = [] if sizes is None else [ct.TensorType(PER_LAYER_INPUTS, shape=(1, chunk, *sizes), dtype=numpy_half())]
+    return [tokens, *numbers, *rows, *matrix_types(shapes)]
 
 
 def matrix_types(shapes: Mapping[str, tuple[int, ...]]) -> list[Any]:
@@ -133,11 +149,12 @@ def state_types(model: StatefulModel) -> list[Any]:
     """One K and one V state per layer, ``[1, H, S, D]`` float16."""
     import coremltools as ct
 
-    sizes = model.sizes
-    shape = (1, sizes.heads, sizes.slots, sizes.dim)
     return [
-        ct.StateType(wrapped_type=ct.TensorType(shape=shape, dtype=numpy_half()), name=f"{kind}_cache_{layer}")
-        for layer in range(sizes.layers)
+        ct.StateType(
+            wrapped_type=ct.TensorType(shape=(1, heads, model.sizes.slots, dim), dtype=numpy_half()),
+            name=f"{kind}_cache_{layer}",
+        )
+        for layer, (heads, dim) in enumerate(model.sizes.caches)
         for kind in "kv"
     ]
 

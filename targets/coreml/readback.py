@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from kobako.pipeline.embeddings import open_table
 from kobako.pipeline.errors import BadArtifact
 from kobako.pipeline.protocols import StoredWeight
 
@@ -13,8 +14,8 @@ from .mil.program import Function, Literal, Operation, Program, read_package
 from .selfdescription import read_weights
 
 
-def stored_weights(package: Path) -> Iterator[StoredWeight]:
-    """Codes and scales of every matrix under its Hugging Face name.
+def stored_weights(package: Path, table: Path | None = None) -> Iterator[StoredWeight]:
+    """Codes and scales of every matrix under its Hugging Face name; the rows of the `table` beside the package.
 
     Raises BadArtifact when a matrix is missing, or when the functions do not all use the same bytes.
     """
@@ -26,6 +27,9 @@ def stored_weights(package: Path) -> Iterator[StoredWeight]:
         if len({tuple(sorted(places(one[value]).items())) for one in makers}) > 1:
             raise BadArtifact(f"the functions of the package use different bytes for {parameter}.", "Export again.")
         yield stored(program, makers[0][value], parameter)
+    if table is not None:
+        rows = open_table(table)
+        yield StoredWeight(name=rows.layout.parameter, codes=rows.data, scales=None)
 
 
 def places(operation: Operation) -> dict[str, int]:

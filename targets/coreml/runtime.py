@@ -14,12 +14,13 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 from kobako.pipeline.contracts import FloatArray
+from kobako.pipeline.embeddings import Table, open_table
 from kobako.pipeline.errors import BadArtifact, UsageError
 from kobako.pipeline.generate import TokenEngine
 
 from .inspection import read_checked
 from .mil.program import Program
-from .selfdescription import SelfDescription, read_description
+from .selfdescription import PER_LAYER_INPUTS, SelfDescription, read_description
 
 Array = npt.NDArray[Any]
 
@@ -75,10 +76,10 @@ class CoreMLSession:
 
 
 class CoreMLRuntime:
-    """Fulfils `protocols.Runtime` and `contracts.LayerProbe` over a Session."""
+    """Fulfils `protocols.Runtime` and `contracts.LayerProbe` over a Session; `table` holds its per-layer inputs."""
 
-    def __init__(self, session: Session, description: SelfDescription) -> None:
-        self._session, self.description = session, description
+    def __init__(self, session: Session, description: SelfDescription, table: Table | None = None) -> None:
+        self._session, self.description, self._table = session, description, table
         self._fed: list[int] = []
 
     def reset(self) -> None:
@@ -131,26 +132,60 @@ class CoreMLRuntime:
         return self._logits("prefill", inputs, ids)
 
     def _logits(self, function: str, inputs: Mapping[str, Array], ids: Sequence[int]) -> FloatArray:
-        logits = self._session.run(function, inputs)["logits"]
+        given = dict(inputs)
+        if self._table is not None:
+            given[PER_LAYER_INPUTS] = per_layer_inputs(self._table, inputs["input_ids"])
+        logits = self._session.run(function, given)["logits"]
         self._fed += [int(one) for one in ids]
         return np.ascontiguousarray(logits, dtype=np.float32).reshape(-1)
 
 
-def open_runtime(package: Path, precision: Literal["float16", "float32"] = "float16") -> CoreMLRuntime:
-    """Load a package. `precision` is for the interpreter only. Raises BadArtifact."""
+def per_layer_inputs(table: Table, ids: Array) -> Array:
+    """Float16 ``[1, T, L, W]`` of token ids ``[1, T]``: their rows, times what the model multiplies rows with.
+
+    Tokens beyond the table, which stand for images and sounds, have the first row, as in Gemma 3n's own code.
+    """
+    rows = table.rows(np.where(ids[0] < table.layout.rows, ids[0], 0))
+    return (rows * np.float32(table.layout.multiplier)).astype(np.float16)[None]
+
+
+def open_runtime(
+    package: Path, precision: Literal["float16", "float32"] = "float16", table: Path | None = None
+) -> CoreMLRuntime:
+    """Load a package, and the `table` of its per-layer inputs. `precision` is for the interpreter only.
+
+    Raises BadArtifact.
+    """
     program = read_checked(package)
     description = read_description(program.metadata)
     check_interface(program, description)
+    rows = open_rows(program, description, table) if description.table else None
     if sys.platform == "darwin":
-        return CoreMLRuntime(CoreMLSession(package, ("decode", "prefill")), description)
+        return CoreMLRuntime(CoreMLSession(package, ("decode", "prefill")), description, rows)
     from .mil.interpreter import Interpreter
 
-    return CoreMLRuntime(Interpreter(program, precision), description)
+    return CoreMLRuntime(Interpreter(program, precision), description, rows)
 
 
-def open_engine(directory: Path, package: str) -> TokenEngine:
+def open_rows(program: Program, description: SelfDescription, path: Path | None) -> Table:
+    """The table that a package reads its per-layer inputs from. Raises BadArtifact for another one, or none."""
+    if path is None:
+        raise BadArtifact(
+            f"{program.path.name} reads per-layer inputs from a table that is not here.", "Pull it again."
+        )
+    table = open_table(path)
+    layout, wanted = table.layout, program.functions["decode"].inputs.get(PER_LAYER_INPUTS)
+    shape = (1, 1, layout.layers, layout.width)
+    if (layout.model, layout.parameter) != (description.name, description.table):
+        raise BadArtifact(f"{path} is the table of {layout.model}, not of {description.name}.", "Pull it again.")
+    if wanted is None or wanted.shape != shape:
+        raise BadArtifact(f"{program.path.name} does not take rows {shape} of {path.name}.", "Export the model again.")
+    return table
+
+
+def open_engine(directory: Path, package: str, table: Path | None = None) -> TokenEngine:
     """The greedy text engine over a package and the tokenizer beside it. Raises BadArtifact."""
-    runtime = open_runtime(directory / package)
+    runtime = open_runtime(directory / package, table=table)
     name = f"Core ML, macOS {platform.mac_ver()[0]}" if sys.platform == "darwin" else "kobako's MIL interpreter"
     return TokenEngine(runtime, directory, runtime.description.stop_ids, name)
 

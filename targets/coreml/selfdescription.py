@@ -11,6 +11,8 @@ from kobako.pipeline.errors import BadArtifact
 
 PREFIX = "kobako."
 FORMAT = 1
+PER_LAYER_INPUTS = "per_layer_inputs"
+"""The input ``[1, T, L, W]`` float16: a table's values of the tokens, times its multiplier."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,7 @@ class SelfDescription:
         vocabulary: how many logits.
         stop_ids: token ids that end an answer.
         weights: Hugging Face parameter name by MIL value name.
+        table: Hugging Face parameter whose rows, from a table file beside, go into PER_LAYER_INPUTS; empty = none.
     """
 
     name: str
@@ -35,6 +38,7 @@ class SelfDescription:
     vocabulary: int
     stop_ids: tuple[int, ...]
     weights: Mapping[str, str]
+    table: str = ""
 
     def metadata(self) -> dict[str, str]:
         """As strings for the model file."""
@@ -111,7 +115,7 @@ def read_description(metadata: Mapping[str, str]) -> SelfDescription:
             recipe=metadata[PREFIX + "recipe"], context_tokens=int(metadata[PREFIX + "context_tokens"]),
             prefill_tokens=int(metadata[PREFIX + "prefill_tokens"]), layers=int(metadata[PREFIX + "layers"]),
             vocabulary=int(metadata[PREFIX + "vocabulary"]), stop_ids=tuple(int(one) for one in stops),
-            weights=weights,
+            weights=weights, table=metadata.get(PREFIX + "table", ""),
         )  # fmt: skip
     except (KeyError, ValueError, TypeError) as error:
         raise BadArtifact(f"the package's kobako metadata is damaged: {error!r}.", "Export the model again.") from error

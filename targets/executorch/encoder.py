@@ -93,12 +93,15 @@ class SpelledNorm(nn.Module):
     def __init__(self, facts: NormFacts) -> None:
         super().__init__()
         self.facts = facts
-        self.weight = nn.Parameter(facts.weight, requires_grad=False)
-        self.bias = None if facts.bias is None else nn.Parameter(facts.bias, requires_grad=False)
+        self.weight, self.bias = _constant(facts.weight), _constant(facts.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[..., I]`` → ``[..., I]``."""
         return normalized(x, replace(self.facts, weight=self.weight, bias=self.bias))
+
+
+def _constant(value: torch.Tensor | None) -> nn.Parameter | None:
+    return None if value is None else nn.Parameter(value, requires_grad=False)
 
 
 def example() -> tuple[torch.Tensor, torch.Tensor]:
