@@ -26,7 +26,7 @@ from .contracts import (
     Report,
 )
 from .errors import KobakoError, UnsupportedRecipe
-from .fetch import parse
+from .fetch import adapted_name, parse, parse_adapter
 from .heads import find_head
 from .licences import check_licence
 from .package import Contents, Proven, check_destination, package, package_name
@@ -89,7 +89,9 @@ def build(request: Request, cache: Cache, observer: Observer) -> Result:
 def _build(run: Run, jobs: int, limit: int, started: float) -> Result:
     request = run.request
     ref = parse(request.model)
-    name = package_name(ref.name, request.recipe.name if request.goal is None else request.goal.recipe_name())
+    adapter = parse_adapter(request.adapter) if request.adapter else None
+    recipe_name = request.recipe.name if request.goal is None else request.goal.recipe_name()
+    name = package_name(adapted_name(ref.name, adapter), recipe_name)
     out = request.out or Path("dist") / name
     check_destination(out, name)
     source = fetch_source(run, ref)

@@ -10,7 +10,7 @@ S slots of the KV cache (= the context length), O / I a linear layer's outputs /
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +55,7 @@ class Source:
         directory: where the files lie.
         format: ``safetensors`` (a Hugging Face directory) or ``gguf`` (one file).
         licence: SPDX identifier, or the licence's name when it has none.
+        adapter: a LoRA adapter to be merged into the weights.
     """
 
     name: str
@@ -64,6 +65,13 @@ class Source:
     files: tuple[SourceFile, ...]
     format: Literal["safetensors", "gguf"]
     licence: str
+    adapter: Source | None = None
+
+    @property
+    def all_files(self) -> tuple[SourceFile, ...]:
+        """The files, and those of the adapter under a folder of their own."""
+        mine = self.adapter.files if self.adapter else ()
+        return (*self.files, *(replace(file, path=f"adapter/{file.path}") for file in mine))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,6 +82,8 @@ def judge(source: Source) -> Judgement:
 def check_licence(source: Source, policy: Policy) -> tuple[str, ...]:
     """What to warn about before a build. Raises LicenceRefused when the policy is ``refuse`` and there is anything."""
     objections = judge(source).objections
+    if source.adapter is not None:
+        objections += tuple(f"adapter {source.adapter.name}: {words}" for words in judge(source.adapter).objections)
     if objections and policy == "refuse":
         raise LicenceRefused(
             f"{source.name}: {'; '.join(objections)}.",
@@ -119,6 +121,11 @@ def _notice(source: Source, licence: str, recipe: str) -> str:
         f"The weights were changed: kobako {__version__} quantized them (recipe {recipe}) and converted them to other\n"
         "file formats. The licence of the model holds for this package.\n"
     ]
+    if source.adapter is not None:
+        parts.append(
+            f"Before that, the adapter {source.adapter.name}\nfrom {source.adapter.origin}\nrevision "
+            f"{source.adapter.revision}\nunder the licence {source.adapter.licence} was merged into them.\n"
+        )
     if licence in REQUIRED_NOTICES:
         parts.append(REQUIRED_NOTICES[licence] + "\n")
     for file in source.files:

@@ -217,7 +217,8 @@ def build_manifest(contents: Contents, work: Path) -> dict[str, Any]:
             "revision": contents.source.revision,
             "model_type": quantized.model_type,
             "licence": contents.source.licence,
-            "files": [to_json(file) for file in contents.source.files],
+            "files": [to_json(file) for file in contents.source.all_files],
+            **_adapter_of(contents.source),
         },
         "recipe": to_json(recipe),
         "context_tokens": contents.options.context_tokens,
@@ -229,6 +230,13 @@ def build_manifest(contents: Contents, work: Path) -> dict[str, Any]:
         "targets": {part.exported.target: _target_entry(part, work) for part in contents.parts},
         "files": file_entries(work, shared),
     }
+
+
+def _adapter_of(source: Source) -> dict[str, Any]:
+    """Where the adapter came from, for the manifest."""
+    if source.adapter is None:
+        return {}
+    return {"adapter": {name: getattr(source.adapter, name) for name in ("origin", "revision", "licence")}}
 
 
 def package_name(model: str, recipe: str) -> str:

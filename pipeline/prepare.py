@@ -18,7 +18,7 @@ from .contracts import Curve, ExportOptions, Goal, Mixture, Quantized, Recipe, R
 from .embeddings import TABLE_FILE
 from .errors import KobakoError, NotEnoughMemory, UnsupportedModel, UnsupportedRecipe
 from .estimate import Estimate, estimate
-from .fetch import ModelRef, fetch
+from .fetch import ModelRef, fetch, parse_adapter, with_adapter
 from .heads import Head, find_head
 from .run import Request, Run
 from .stagecode import load_inputs, quantize_inputs, sensitivity_inputs
@@ -47,13 +47,15 @@ def fetch_source(run: Run, ref: ModelRef) -> Source:
     """The model's files. Raises what `fetch` raises, after the observer was told."""
     run.observer.started("fetch")
     began = time.monotonic()
+
+    def progress(fraction: float, text: str) -> None:
+        run.observer.progress("fetch", fraction, text)
+
+    downloads, offline = run.cache.root / "downloads", run.request.offline
     try:
-        source = fetch(
-            ref,
-            run.cache.root / "downloads",
-            lambda fraction, text: run.observer.progress("fetch", fraction, text),
-            offline=run.request.offline,
-        )
+        source = fetch(ref, downloads, progress, offline=offline)
+        if run.request.adapter:
+            source = with_adapter(source, parse_adapter(run.request.adapter), downloads, progress, offline=offline)
     except KobakoError as error:
         run.observer.failed("fetch", error)
         raise

@@ -34,6 +34,7 @@ class Request:
         jobs: how many targets run side by side.
         measure: also time each artifact in its engine.
         goal: a size or a loss that a mixture of 4 and 8 bits must meet; `recipe` is then what the mixture starts from.
+        adapter: a LoRA adapter to merge, as the user named it; empty = none.
         calibration: the user's own calibration text; the recipe holds its digest.
         own_context: the context of `options` was not asked for: an encoder takes the longest text it was made for.
         licence_policy: what to do about a licence that is not plainly permissive (`kobako.pipeline.licences`).
@@ -53,6 +54,7 @@ class Request:
     goal: Goal | None = None
     licence_policy: Policy = "warn"
     calibration: Path | None = None
+    adapter: str = ""
     own_context: bool = False
 
     @property

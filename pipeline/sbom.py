@@ -50,7 +50,7 @@ def sbom(data: Mapping[str, Any], manifest: Mapping[str, Any], source: Source) -
             "tools": {
                 "components": [_application("kobako", __version__), *(_application(*i) for i in versions.items())]
             },
-            "component": _package(data, manifest, judgement),
+            "component": _package(data, manifest, source, judgement),
         },
         "components": [_model(source, judgement), *(_target(name, manifest) for name in targets)],
         "dependencies": [
@@ -78,8 +78,13 @@ def _application(name: str, version: str) -> dict[str, Any]:
     return {"type": "application", "name": name, "version": version, "purl": f"pkg:pypi/{quote(name)}@{quote(version)}"}
 
 
-def _package(data: Mapping[str, Any], manifest: Mapping[str, Any], judgement: Judgement) -> dict[str, Any]:
+def _package(
+    data: Mapping[str, Any], manifest: Mapping[str, Any], source: Source, judgement: Judgement
+) -> dict[str, Any]:
     recipe = data["recipe"]
+    merged = (
+        f"adapter {source.adapter.name} ({source.adapter.origin}) merged" if source.adapter else "not trained further"
+    )
     return {
         "type": "machine-learning-model",
         "bom-ref": "package",
@@ -89,7 +94,7 @@ def _package(data: Mapping[str, Any], manifest: Mapping[str, Any], judgement: Ju
         "licenses": _licenses(judgement),
         "pedigree": {
             "ancestors": [{"type": "machine-learning-model", "name": data["name"]}],
-            "notes": f"Weights quantized by kobako {__version__}: recipe {recipe['name']}; not trained further.",
+            "notes": f"Weights quantized by kobako {__version__}: recipe {recipe['name']}; {merged}.",
         },
         "modelCard": _model_card(data),
         "properties": [
@@ -164,7 +169,7 @@ def _model(source: Source, judgement: Judgement) -> dict[str, Any]:
                 "name": file.path,
                 "hashes": [{"alg": "SHA-256", "content": file.sha256}],
             }
-            for file in source.files
+            for file in source.all_files
         ],
         "properties": [{"name": "kobako:origin", "value": source.origin}],
     }

