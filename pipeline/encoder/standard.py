@@ -66,6 +66,7 @@ def read_standard(golden: Path, recipe: Recipe, activations: Activations) -> Enc
     try:
         tensors = load_file(golden / f"golden-{kind}.safetensors")
         facts = read_json(golden / FACTS)
+        check_facts(facts, kind, len(tensors["ids"]))
         return EncoderStandard(
             recipe=recipe,
             kind=kind,
@@ -82,3 +83,14 @@ def read_standard(golden: Path, recipe: Recipe, activations: Activations) -> Enc
         raise BadArtifact(
             f"the golden files in {golden} cannot be read: {error}.", "Pull the package again."
         ) from error
+
+
+def check_facts(facts: Mapping[str, Any], kind: Kind, texts: int) -> None:
+    """Raise KeyError or ValueError for a ``golden.json`` that lacks what a proof reads."""
+    needed = ("noise", "float_distance", "quality_distance", "quality_agreement")
+    if missing := [key for key in ("texts", "weight_digests", "original") if key not in facts]:
+        raise KeyError(missing[0])
+    if missing := [key for key in needed if key not in facts[kind]]:
+        raise KeyError(missing[0])
+    if len(facts["texts"]) != texts:
+        raise ValueError(f"{len(facts['texts'])} texts and the ids of {texts}")

@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .facts import table, targets_of
+from .facts import targets_of
+from .rows import table
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]#|~@])")
 _LINE_BREAKS = re.compile(r"\s*[\r\n\x85\u2028\u2029]+\s*")

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from . import encoder, plots, words
-from .facts import PARTS, TargetFacts, headline, origin_words, recipe_words, table, targets_of
+from .facts import PARTS, TargetFacts, headline, origin_words, recipe_words, targets_of
 from .pareto import pareto_plot
+from .rows import table
+from .textplot import texts_decades, texts_plot
 
 TEMPLATE = "page.html"
 
@@ -31,8 +33,10 @@ def page(data: Mapping[str, Any]) -> str:
 
 def _values(data: Mapping[str, Any]) -> dict[str, Any]:
     targets = targets_of(data)
-    ends = plots.tokens_decades(targets)
+    reads = encoder.is_encoder(data)
+    ends = texts_decades(targets) if reads else plots.tokens_decades(targets)
     return {
+        "reads": reads,
         "name": data["name"],
         "recipe": data["recipe"]["name"],
         "headline": headline(data),
@@ -42,7 +46,7 @@ def _values(data: Mapping[str, Any]) -> dict[str, Any]:
             f"tasks: {words.listed(list(data['tasks'])) or 'none'}."
             + (f" {encoder.head_words(data)}" if encoder.is_encoder(data) else "")
         ),
-        "targets": [_target(target, number, ends) for number, target in enumerate(targets)],
+        "targets": [_target(target, number, ends, reads=reads) for number, target in enumerate(targets)],
         "titles": [target.title for target in targets],
         "rows": table(data),
         "speed": plots.speed_plots(targets),
@@ -55,7 +59,8 @@ def _values(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _target(target: TargetFacts, number: int, ends: tuple[int, int]) -> dict[str, Any]:
+def _target(target: TargetFacts, number: int, ends: tuple[int, int], *, reads: bool) -> dict[str, Any]:
+    plot = texts_plot if reads else plots.tokens_plot
     versions = target.entry["vendor_versions"]
     return {
         "name": target.name,
@@ -67,7 +72,7 @@ def _target(target: TargetFacts, number: int, ends: tuple[int, int]) -> dict[str
         "activations": target.report["activations"],
         "parts": [_part(target, part) for part in PARTS],
         "greedy": [_answer(answer) for answer in target.figure("greedy") or []],
-        "tokens": plots.tokens_plot(target, number, ends),
+        "tokens": plot(target, number, ends),
         "engine": target.measurement["engine"] if target.measurement else None,
         "threads": target.measurement["threads"] if target.measurement else None,
         "load": words.human_seconds(target.measurement["load_s"]) if target.measurement else None,

@@ -1,4 +1,4 @@
-"""Five operators that torch and the converter carry through unread; `rewrite` gives them their LiteRT meaning.
+"""Six operators that torch and the converter carry through unread; `rewrite` gives them their LiteRT meaning.
 
 What the converter never sees it cannot fuse, transpose or re-quantize: weights stay named inputs of the graph
 until their integer codes are written into the file.
@@ -25,12 +25,14 @@ LOOKUP = "lookup"
 MATMUL = "matmul"
 WRITE = "write"
 MARK = "mark"
+GELU = "gelu"
 
 SCHEMAS: Mapping[str, str] = {
     LINEAR: "(Tensor x, Tensor weight, Tensor? bias) -> Tensor",  # [..., I], [O, I], [O] -> [..., O]
     LOOKUP: "(Tensor ids, Tensor table) -> Tensor",  # [T], [V, H] -> [T, H]
     MATMUL: "(Tensor a, Tensor b) -> Tensor",  # [1, K, T, D], [1, K, S, D] -> [1, K, T, S]
     WRITE: "(Tensor cache, Tensor update, Tensor start) -> Tensor",  # one slice of the cache replaced
+    GELU: "(Tensor x) -> Tensor",  # by erf; the converter spells it out in twenty operators
     MARK: "(Tensor hidden) -> Tensor",  # identity: where a decoder layer begins, and where the last one ends
 }
 
@@ -51,8 +53,8 @@ def _fake_write(cache: torch.Tensor, update: torch.Tensor, start: torch.Tensor) 
     return cache.new_empty(cache.shape)
 
 
-def _fake_mark(hidden: torch.Tensor) -> torch.Tensor:
-    return hidden.new_empty(hidden.shape)
+def _fake_same(x: torch.Tensor) -> torch.Tensor:
+    return x.new_empty(x.shape)
 
 
 FAKES: Mapping[str, Callable[..., Any]] = {
@@ -60,7 +62,8 @@ FAKES: Mapping[str, Callable[..., Any]] = {
     LOOKUP: _fake_lookup,
     MATMUL: _fake_matmul,
     WRITE: _fake_write,
-    MARK: _fake_mark,
+    MARK: _fake_same,
+    GELU: _fake_same,
 }
 
 
@@ -94,11 +97,11 @@ def _lower(name: str, context: Any, *operands: Any) -> Any:
 
 
 def catching_weights() -> TorchFunctionMode:
-    """Within this mode every linear layer and embedding lookup becomes an opaque operator."""
+    """Within this mode every linear layer, embedding lookup and exact GELU becomes an opaque operator."""
     import torch.nn.functional as F
     from torch.overrides import TorchFunctionMode
 
-    linear, lookup = operators()[LINEAR], operators()[LOOKUP]
+    linear, lookup, gelu = (operators()[name] for name in (LINEAR, LOOKUP, GELU))
 
     def as_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Any:
         return linear(x, weight, bias)
@@ -106,7 +109,10 @@ def catching_weights() -> TorchFunctionMode:
     def as_lookup(ids: torch.Tensor, weight: torch.Tensor, *_options: Any, **_named: Any) -> Any:
         return lookup(ids.reshape(-1), weight).reshape(*ids.shape, weight.shape[1])
 
-    replacements: dict[Any, Callable[..., Any]] = {F.linear: as_linear, F.embedding: as_lookup}
+    def as_gelu(x: torch.Tensor, approximate: str = "none") -> Any:
+        return gelu(x) if approximate == "none" else F.gelu(x, approximate=approximate)
+
+    replacements: dict[Any, Callable[..., Any]] = {F.linear: as_linear, F.embedding: as_lookup, F.gelu: as_gelu}
 
     class Catching(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -43,6 +43,7 @@ class Rewriter(Subgraph):
             opaque.MATMUL: self.matmul,
             opaque.WRITE: self.write,
             opaque.MARK: self.mark,
+            opaque.GELU: self.gelu,
         }
         for operator in self.graph.operators:
             operator.inputs = [self.readable(self.aliases.get(i, i)) for i in operator.inputs]
@@ -181,6 +182,9 @@ class Rewriter(Subgraph):
         options = schema().BatchMatMulOptionsT()
         options.adjY = True
         self.emit("BATCH_MATMUL", list(call.inputs), list(call.outputs), options)
+
+    def gelu(self, call: Any) -> None:
+        self.emit("GELU", list(call.inputs), list(call.outputs), schema().GeluOptionsT())
 
     def write(self, call: Any) -> None:
         self.emit("DYNAMIC_UPDATE_SLICE", list(call.inputs), list(call.outputs))

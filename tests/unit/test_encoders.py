@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from kobako.pipeline import families
-from kobako.pipeline.contracts import Source, SourceFile
+from kobako.pipeline.codec import to_json
+from kobako.pipeline.contracts import RECIPES, Source, SourceFile
 from kobako.pipeline.encoder.compare import Comparison, correlation, found, probabilities
 from kobako.pipeline.encoder.engine import TextEncoder, named
 from kobako.pipeline.encoder.gates import fidelity_gate, quality_gate
+from kobako.pipeline.encoder.standard import read_standard, write_answers, write_facts
 from kobako.pipeline.encoder.texts import pairs, proof_ids, proof_texts
 from kobako.pipeline.errors import BadArtifact, IntegrityError, KobakoError, UnsupportedModel, UsageError
 from kobako.pipeline.estimate import parameters_of
@@ -275,10 +277,39 @@ def test_gates_follow_the_references_own_noise() -> None:
     assert loud.agreement == pytest.approx(0.85)
 
 
+def golden(directory: Path) -> Path:
+    """Golden files of two texts."""
+    facts = Comparison.of(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32), EMBED).figures()
+    known = {f"quality_{key}": value for key, value in facts.items()} | {"noise": facts, "float_distance": 0.0}
+    write_facts(
+        directory,
+        {"head": to_json(EMBED), "texts": ["a", "b"], "weight_digests": {}, "original": {}, "float": known},
+    )
+    ids, lengths = np.array([[2, 3], [2, 0]], np.int32), np.array([2, 1], np.int32)
+    write_answers(directory, "float", ids, lengths, np.eye(2, dtype=np.float32))
+    return directory
+
+
+def test_golden_files_are_read_as_they_were_written(tmp_path: Path) -> None:
+    standard = read_standard(golden(tmp_path), RECIPES["int8"], "float16")
+    assert standard.ids == [[2, 3], [2]]
+    assert standard.head == EMBED
+    assert (standard.answers == np.eye(2)).all()
+
+
+@pytest.mark.parametrize("lost", ["texts", "original", "weight_digests", "head", "float"])
+def test_golden_files_that_lack_something_are_damaged(tmp_path: Path, lost: str) -> None:
+    facts = json.loads((golden(tmp_path) / "golden.json").read_text())
+    (tmp_path / "golden.json").write_text(json.dumps({key: value for key, value in facts.items() if key != lost}))
+    with pytest.raises(BadArtifact, match="golden files"):
+        read_standard(tmp_path, RECIPES["int8"], "float16")
+    (tmp_path / "golden.json").write_text(json.dumps(facts | {"texts": ["a"]}))
+    with pytest.raises(BadArtifact, match="1 texts and the ids of 2"):
+        read_standard(tmp_path, RECIPES["int8"], "float16")
+
+
 def test_every_recipe_has_a_gate_and_mixtures_have_none() -> None:
     from dataclasses import replace
-
-    from kobako.pipeline.contracts import RECIPES
 
     assert {quality_gate(recipe).distance for recipe in RECIPES.values()}
     with pytest.raises(UsageError, match="no quality gate"):
