@@ -27,7 +27,6 @@ class Shape:
     options: Mapping[str, Any]
     without: tuple[str, ...] = ()
     new: bool = False  # has no file of its own
-    refused_by: tuple[str, ...] = ()  # targets that cannot hold it yet
 
 
 def llama3_rope() -> dict[str, Any]:
@@ -108,7 +107,6 @@ SHAPES: tuple[Shape, ...] = (
     ),
     Shape(
         model_type="gemma4_text", quirk="per-layer inputs, shared keys and values, head sizes by kind of layer",
-        refused_by=("executorch",),
         options={
             **PER_LAYER, "head_dim": 16, "global_head_dim": 32, "num_key_value_heads": 1, "use_double_wide_mlp": True,
             "final_logit_softcapping": 20.0,
@@ -116,7 +114,6 @@ SHAPES: tuple[Shape, ...] = (
     ),
     Shape(
         model_type="gemma3n_text", quirk="per-layer inputs, AltUp, LAuReL, sparse activations, shared keys and values",
-        refused_by=("executorch",),
         options={
             **PER_LAYER, "head_dim": 16, "laurel_rank": 32, "altup_num_inputs": 3, "vocab_size_per_layer_input": 380,
             "activation_sparsity_pattern": [0.9, 0.0, 0.0, 0.0, 0.0], "intermediate_size": [128, 128, 160, 128, 128],

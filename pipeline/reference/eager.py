@@ -17,7 +17,6 @@ import numpy.typing as npt
 from .. import families
 from ..contracts import FloatArray, Quantized
 from ..embeddings import TABLE_FILE, Table, open_table
-from ..errors import UnsupportedModel
 from ..heads import Head, find_head
 from ..weights import QuantizedTensor, QuantizedWeights, open_weights
 from .structure import embedding_scale
@@ -171,15 +170,6 @@ def open_table_of(quantized: Quantized) -> Table | None:
     """The per-layer table of a Quantized, mapped; None when its model has none."""
     path = quantized.directory / TABLE_FILE
     return open_table(path) if path.exists() else None
-
-
-def refuse_table(quantized: Quantized, title: str) -> None:
-    """Raise UnsupportedModel when a model has a per-layer table: for targets that cannot read one."""
-    if open_table_of(quantized) is not None:
-        raise UnsupportedModel(
-            f"{quantized.name} takes per-layer inputs from a table, which kobako does not export to {title} yet.",
-            "Use --target litert.",
-        )
 
 
 def look_up_outside(model: nn.Module, parameter: str, read: ReadRows) -> None:

@@ -44,25 +44,6 @@ class CacheSizes:
         """How many layers have a cache."""
         return len(self.caches)
 
-    @property
-    def heads(self) -> int:
-        """Key/value heads of all layers. Raises UnsupportedModel when they differ."""
-        return self._same(0, "numbers of key/value heads")
-
-    @property
-    def dim(self) -> int:
-        """Dimension of all heads. Raises UnsupportedModel when they differ."""
-        return self._same(1, "head dimensions")
-
-    def _same(self, index: int, what: str) -> int:
-        found = sorted({cache[index] for cache in self.caches})
-        if len(found) > 1:
-            raise UnsupportedModel(
-                f"its layers have {what} of {' and '.join(map(str, found))}, which this target does not export yet.",
-                "Use --target litert.",
-            )
-        return found[0]
-
 
 def cache_sizes(config: Any) -> CacheSizes:
     """The sizes that a config of transformers states or implies."""

@@ -17,7 +17,7 @@ from torch import fx, nn
 
 from .delegates import Delegate, Writer
 from .graph import OWN_PREFIX, Flat
-from .pte import EMBEDDING_ENTRY, NAMES_KEY
+from .pte import NAMES_KEY
 from .segments import Segment, Step
 
 BACKEND = "XnnpackBackend"
@@ -92,11 +92,12 @@ class Lowering:
     """Writes the delegates one after the other; remembers the data key of each constant."""
 
     def __init__(
-        self, flat: Flat, steps: Sequence[Step], max_tokens: int, aliases: Mapping[str, str], embedding: str
+        self, flat: Flat, steps: Sequence[Step], max_tokens: int, aliases: Mapping[str, str], lookups: Mapping[str, str]
     ) -> None:
+        """`lookups`: names of what host operators look up, by the entry that tells them."""
         self.flat = flat
         self.aliases = aliases
-        self.embedding = embedding
+        self.lookups = lookups
         self.last = [step.segment for step in steps if step.segment is not None][-1]
         self.max_tokens = max_tokens
         self.keys: dict[str, str] = {}
@@ -106,7 +107,7 @@ class Lowering:
         delegate = Writer(segment, self.flat.tensors, self.max_tokens).write()
         self.keys.update(delegate.keys)
         if segment is self.last:
-            names = {EMBEDDING_ENTRY: self.embedding, **weight_names(self.keys, self.aliases)}
+            names = {**self.lookups, **weight_names(self.keys, self.aliases)}
             delegate.data[NAMES_KEY] = json.dumps(names, separators=(",", ":")).encode()
         return lowered_module(segment, delegate)
 

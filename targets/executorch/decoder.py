@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from kobako.pipeline import families
 from kobako.pipeline.contracts import Quantized
-from kobako.pipeline.reference.eager import empty_model, load_config, set_parameter
+from kobako.pipeline.reference.eager import empty_model, load_config, open_table_of, set_parameter
 from kobako.pipeline.reference.structure import embedding_scale, is_rotary
 from kobako.pipeline.weights import QuantizedTensor, open_weights
 from torch import nn
@@ -26,6 +26,7 @@ from .modules import (
     RotaryTable,
     attention_function,
 )
+from .rows import RowsEmbedding
 
 
 def register_operators() -> None:
@@ -60,6 +61,8 @@ def build_decoder(quantized: Quantized, context_tokens: int, position: Position)
         install(model, name, weights[name], is_embedding=name == family.embedding)
     if config.tie_word_embeddings:
         install(model, family.head, weights[family.embedding], is_embedding=False)
+    if (outside := open_table_of(quantized)) is not None:
+        model.set_submodule(outside.layout.parameter.removesuffix(".weight"), RowsEmbedding(outside))
     for path, module in list(model.named_modules()):
         if is_rotary(module):
             model.set_submodule(path, RotaryTable(module, context_tokens, position))

@@ -32,7 +32,7 @@ from .assemble import Lowering, executorch_program, host_module
 from .decoder import install, register_operators
 from .export import MODEL_FILE, TOKENIZER_FILES, activations, copy_tokenizer, quiet_collector
 from .graph import flatten, simplify
-from .pte import HINT, open_pte
+from .pte import EMBEDDING_ENTRY, HINT, open_pte
 from .runtime import load_module
 from .segments import SPELLED_ATTENTION, split
 
@@ -65,7 +65,7 @@ def write_model(quantized: Quantized, context: int, path: Path, progress: Progre
             flat = flatten(traced(build_encoder(quantized, head, family.embedding), context))
         simplify(flat)
         steps = split(flat, SPELLED_ATTENTION)
-        lowering = Lowering(flat, steps, context, {}, family.embedding)
+        lowering = Lowering(flat, steps, context, {}, {EMBEDDING_ENTRY: family.embedding})
         host = host_module(flat, steps, lowering, lambda part, words: progress(0.3 + 0.4 * part, words))
         progress(0.7, "emitting the program")
         constants = {LONGEST: context, "get_output_size": head.size}

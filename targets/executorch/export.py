@@ -69,6 +69,7 @@ def write_model(
     """Trace, lower and write one .pte; figures about it."""
     from .assemble import Lowering, executorch_program, host_module
     from .decoder import dynamic, example, trace
+    from .functional import functionalize
     from .graph import flatten, simplify
     from .segments import split
     from .share import share_segment
@@ -77,9 +78,10 @@ def write_model(
     with quiet_collector():
         progress(0.0, "tracing the model")
         flat = flatten(trace(quantized, context, probe=probe))
+        functionalize(flat)
         simplify(flat)
         steps = split(flat)
-        lowering = Lowering(flat, steps, context, aliases, families.get(quantized.model_type).embedding)
+        lowering = Lowering(flat, steps, context, aliases, lookups(quantized))
         host = host_module(flat, steps, lowering, lambda part, words: progress(0.3 + 0.4 * part, words))
         progress(0.7, "emitting the program")
         program = executorch_program(host, example(), dynamic(context), constants)
@@ -92,6 +94,20 @@ def write_model(
         "host_operators": sum(len(step.host) for step in steps),
         "shared_table_bytes": saved,
     }
+
+
+def lookups(quantized: Quantized) -> dict[str, str]:
+    """What the file says of the constants that are looked up: the embedding's name, and a per-layer table's."""
+    from kobako.pipeline.reference.eager import open_table_of
+
+    from .pte import EMBEDDING_ENTRY, ROWS_ENTRY
+    from .rows import mapped
+
+    told, table = {EMBEDDING_ENTRY: families.get(quantized.model_type).embedding}, open_table_of(quantized)
+    if table is not None:
+        rows, columns = mapped(table).shape
+        told[ROWS_ENTRY] = f"{table.layout.parameter} {rows} {columns}"
+    return told
 
 
 def tied_head(quantized: Quantized) -> dict[str, str]:
@@ -116,10 +132,9 @@ def quiet_collector() -> Iterator[None]:
 
 def check_context(quantized: Quantized, options: ExportOptions) -> dict[str, Any]:
     """The model's config.json. Raises UsageError or UnsupportedModel when the context or the model cannot be."""
-    from kobako.pipeline.reference.eager import load_config, refuse_table
+    from kobako.pipeline.reference.eager import load_config
     from kobako.pipeline.reference.structure import check_decoder
 
-    refuse_table(quantized, "ExecuTorch")
     check_decoder(load_config(quantized.directory), options.context_tokens)
     config: dict[str, Any] = json.loads((quantized.directory / "config.json").read_text())
     if options.context_tokens < 8:

@@ -78,6 +78,7 @@ def simplify(flat: Flat) -> None:
     for rewrite in (
         drop_casts,
         fix_views,
+        power_as_root,
         mean_as_linear,
         block_sum_as_linear,
         rotation_as_linear,
@@ -100,8 +101,8 @@ def is_impure(node: fx.Node) -> bool:
 
 
 CASTS = (
-    aten.to.dtype, aten.to.dtype_layout, aten.type_as.default, aten.contiguous.default, aten.alias.default,
-    aten.dropout.default,
+    aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.type_as.default, aten.contiguous.default,
+    aten.alias.default, aten.clone.default, aten.dropout.default,
 )  # fmt: skip
 
 
@@ -114,9 +115,14 @@ def drop_casts(flat: Flat, node: fx.Node) -> None:
         same = source.meta["val"].dtype == node.meta["val"].dtype
         if same:
             node.replace_all_uses_with(source)
-        elif source.op == "get_attr" and len(source.users) == 1:
+        elif source.op == "get_attr" and all(_casts_alike(user, node) for user in source.users):
             source.meta["val"] = node.meta["val"]
             node.replace_all_uses_with(source)
+
+
+def _casts_alike(one: fx.Node, other: fx.Node) -> bool:
+    """Whether two casts make the same type: a layer that is called twice casts its weight twice."""
+    return one.target in CASTS and bool(one.meta["val"].dtype == other.meta["val"].dtype)
 
 
 VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.unsqueeze.default)
@@ -130,6 +136,14 @@ def fix_views(flat: Flat, node: fx.Node) -> None:
     if shape.count(-1) <= 1:
         node.target = aten.view.default
         node.args = (node.args[0], shape)
+
+
+def power_as_root(flat: Flat, node: fx.Node) -> None:
+    """``x ** 0.5`` and ``x ** -0.5`` as the roots that XNNPACK has."""
+    roots = {0.5: aten.sqrt.default, -0.5: aten.rsqrt.default}
+    if node.target == aten.pow.Tensor_Scalar and node.args[1] in roots:
+        exponent: Any = node.args[1]
+        node.replace_all_uses_with(flat.insert(node, roots[exponent], (node.args[0],)))
 
 
 def mean_as_linear(flat: Flat, node: fx.Node) -> None:

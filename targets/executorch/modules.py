@@ -217,8 +217,8 @@ class RotaryTable(nn.Module):
     def forward(
         self, x: torch.Tensor, position_ids: torch.Tensor, layer_type: str = ""
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows start … start + S of both tables, ``[1, S, D]``; `position_ids` are what the caller assumes, unused."""
-        start, length = self.position.start, x.shape[1]
+        """Rows start … start + S of both tables, ``[1, S, D]``; of what the caller assumes only the number S counts."""
+        start, length = self.position.start, position_ids.shape[1]
         cos, sin = self.get_buffer(f"cos{layer_type}"), self.get_buffer(f"sin{layer_type}")
         return cos.narrow(1, start, length), sin.narrow(1, start, length)
 
@@ -288,11 +288,10 @@ class Decoder(nn.Module):
         self.probe = False
         sizes = cache_sizes(model.config)
         self.layers = sizes.layers
-        shape = (1, context_tokens, sizes.heads, sizes.dim)
         model.get_output_embeddings().register_forward_pre_hook(last_token)
-        for layer in range(self.layers):
-            self.register_buffer(f"keys_{layer}", torch.zeros(shape))
-            self.register_buffer(f"values_{layer}", torch.zeros(shape))
+        for layer, (heads, dim) in enumerate(sizes.caches):
+            self.register_buffer(f"keys_{layer}", torch.zeros(1, context_tokens, heads, dim))
+            self.register_buffer(f"values_{layer}", torch.zeros(1, context_tokens, heads, dim))
 
     def forward(self, tokens: torch.Tensor, start_pos: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         start = start_pos[0].item()

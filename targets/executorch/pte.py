@@ -17,6 +17,8 @@ from typing import Any
 from kobako.pipeline.errors import BadArtifact
 
 NAMES_KEY = "kobako.names"  # named data: JSON, Hugging Face parameter name → key of its codes
+ROWS_ENTRY = "kobako.rows"
+"""In the names: a table's parameter, and how many rows and columns its constant has."""
 EMBEDDING_ENTRY = ""  # among the names: what the embedding is called
 HEADER = struct.Struct("<4sIQQQ")
 HEADER_AT = 8

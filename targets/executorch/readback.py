@@ -14,7 +14,7 @@ from kobako.pipeline.errors import BadArtifact
 from kobako.pipeline.protocols import StoredWeight
 from kobako.pipeline.weights import QuantizedTensor, Shifts
 
-from .pte import EMBEDDING_ENTRY, HINT, NAMES_KEY, PteFile, open_pte
+from .pte import EMBEDDING_ENTRY, HINT, NAMES_KEY, ROWS_ENTRY, PteFile, open_pte
 from .xnngraph import StaticTensor, static_tensors
 
 SIDE = ".side.weight"
@@ -31,7 +31,10 @@ def stored_weights(path: Path) -> Iterator[StoredWeight]:
         if NAMES_KEY not in pte.named:
             raise BadArtifact(f"{path.name} does not tell the names of its weights.", "Only kobako's own .pte do.")
         listed: dict[str, str] = json.loads(pte.bytes_of(pte.named[NAMES_KEY]))
-        yield embedding(pte, listed.pop(EMBEDDING_ENTRY, "model.embed_tokens.weight"))
+        outside = listed.pop(ROWS_ENTRY, "")
+        if outside:
+            yield outside_rows(pte, outside)
+        yield embedding(pte, listed.pop(EMBEDDING_ENTRY, "model.embed_tokens.weight"), outside)
         names = {key: name for name, key in listed.items()}
         for _, payload in pte.delegate_payloads("forward"):
             tensors = {names[one.key]: one for one in static_tensors(payload) if one.key in names}
@@ -81,10 +84,34 @@ def unpack_nibbles(data: bytes) -> Int8Array:
     return codes
 
 
-def embedding(pte: PteFile, name: str) -> StoredWeight:
+def outside_rows(pte: PteFile, told: str) -> StoredWeight:
+    """The rows of a per-layer table, as bytes; `told` names it and the sizes of its constant. Raises BadArtifact."""
+    for tensor in picked_tensors(pte):
+        if is_outside(tensor, told):
+            size = int(np.prod(tensor.sizes)) * (2 if tensor.scalar_type.name == "HALF" else 1)
+            data = np.frombuffer(pte.constant(tensor, size), np.uint8)
+            return StoredWeight(name=told.split(maxsplit=1)[0], codes=data, scales=None)
+    raise BadArtifact(f"{pte.path.name} looks up no rows of {told.split(maxsplit=1)[0]}.", HINT)
+
+
+def is_outside(tensor: Any, told: str) -> bool:
+    """Whether a constant is the table that `told` describes."""
+    return [str(size) for size in tensor.sizes] == told.split()[1:]
+
+
+def picked_tensors(pte: PteFile) -> list[Any]:
+    """The constants whose rows ``forward`` picks, in its order."""
+    plan = pte.method("forward")
+    picking = {index for index, item in enumerate(plan.operators) if item.name == ROWS_OPERATOR}
+    calls: list[Any] = [one.instr_args for one in plan.chains[0].instructions]
+    return [plan.values[call.args[0]].val for call in calls if getattr(call, "op_index", None) in picking]
+
+
+def embedding(pte: PteFile, name: str, outside: str = "") -> StoredWeight:
     """The token embedding: the constants that the lookup operators of ``forward`` are called with.
 
-    Learned positions are looked up too, but are plain float32.
+    `outside` describes a table whose rows are picked too, and which this is not. Learned positions are looked up too,
+    but are plain float32.
     """
     plan = pte.method("forward")
     wanted = {i for i, item in enumerate(plan.operators) if item.name in EMBEDDING_OPERATORS}
@@ -94,9 +121,7 @@ def embedding(pte: PteFile, name: str) -> StoredWeight:
             tensors = [plan.values[index].val for index in call.args[:2]]
             if tensors[0].scalar_type.name != "FLOAT":
                 return table(pte, name, tensors)
-    rows = {i for i, item in enumerate(plan.operators) if item.name == ROWS_OPERATOR}
-    calls: list[Any] = [one.instr_args for one in plan.chains[0].instructions]
-    found = [plan.values[call.args[0]].val for call in calls if getattr(call, "op_index", None) in rows]
+    found = [one for one in picked_tensors(pte) if len(one.sizes) == 2 and not is_outside(one, outside)]
     if len(found) < 4:
         raise BadArtifact(f"{pte.path.name} looks up no embedding.", HINT)
     return grouped_table(pte, name, found[:4])

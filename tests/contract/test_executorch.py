@@ -202,7 +202,7 @@ def test_the_tanh_form_of_gelu_is_computed_where_the_ordinary_lowering_takes_the
     flat = flatten(program)
     simplify(flat)
     steps = split(flat)
-    host = host_module(flat, steps, Lowering(flat, steps, 1, {}, ""), lambda *_: None)
+    host = host_module(flat, steps, Lowering(flat, steps, 1, {}, {}), lambda *_: None)
     ours = to_edge({"forward": torch.export.export(host, (x,), strict=False)}).to_executorch().buffer
     plain = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch().buffer
     said = [_load_for_executorch_from_buffer(buffer).forward([x])[0] for buffer in (ours, plain)]
