@@ -100,6 +100,6 @@ def _prove_behaviour(
         answers = compare_greedy(
             engine, standard, exported.directory, lambda f: progress(0.8 + 0.18 * f, "greedy text in the engine")
         )
-        checks += [check_prompts(answers), check_greedy(answers), check_stop(engine, standard)]
+        checks += [check_prompts(answers), check_greedy(answers), check_stop(engine, standard, exported.directory)]
     figures["greedy"] = [asdict(answer) for answer in answers]
     return checks

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.heavy, pytest.mark.long]
+pytestmark = pytest.mark.heavy
 APP = Path(__file__).parents[2] / "mobile_demo"
 TEXT = (APP / "e2e" / "text.txt").read_text(encoding="utf-8").strip()
 STEPS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from kobako.pipeline.errors import ProofFailed
 from kobako.pipeline.package import proof_error
 from kobako.pipeline.protocols import Generation, StoredWeight
 from kobako.pipeline.standard import FullLogits, Standard
+from kobako.pipeline.tokens import ShippedTokenizer
 from kobako.pipeline.validate.behaviour import Answer, check_greedy, check_stop
 from kobako.pipeline.validate.fidelity import (
     check_weights,
@@ -23,7 +25,7 @@ from kobako.pipeline.validate.fidelity import (
     first_departing_layer,
     key_errors,
 )
-from kobako.pipeline.validate.gates import fidelity_gate
+from kobako.pipeline.validate.gates import fidelity_gate, for_few_positions
 from kobako.pipeline.weights import weight_digest
 
 V, T, LAYERS = 50, 300, 3
@@ -88,6 +90,14 @@ def test_a_faithful_runtime_passes_and_a_noisy_one_fails(standard: Standard, com
         checks = fidelity_checks("decode", result, gate, "hint")  # type: ignore[arg-type]
         assert all(check.passed for check in checks) is passes
         assert [check.detail for check in checks if not check.passed] == ([] if passes else ["hint", "hint"])
+
+
+def test_one_position_of_a_few_may_be_a_near_tie() -> None:
+    gate = fidelity_gate("float16", {})
+    few = for_few_positions(gate, "float16", 22)
+    assert few.kl_nats == gate.kl_nats
+    assert 20 / 22 < few.top1 <= 21 / 22
+    assert for_few_positions(gate, "float16", 512).top1 == gate.top1
 
 
 def test_a_position_off_by_one_is_caught(standard: Standard) -> None:
@@ -167,13 +177,13 @@ def test_parting_is_excused_only_where_the_reference_itself_wavers(
 class Talker:
     """An engine that says `count` tokens."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self, count: int, text: str = "x") -> None:
+        self._count, self._text = count, text
 
     def generate(self, prompt: str, max_new_tokens: int, on_text: Callable[[str], None]) -> Generation:
         count = min(self._count, max_new_tokens)
         return Generation(
-            text="x", token_ids=None, prompt_tokens=1, generated_tokens=count, prefill_s=0.1, decode_s=0.1
+            text=self._text, token_ids=None, prompt_tokens=1, generated_tokens=count, prefill_s=0.1, decode_s=0.1
         )
 
     def close(self) -> None: ...
@@ -188,9 +198,25 @@ def test_an_engine_that_leaves_bos_out_is_caught() -> None:
     assert "4 tokens read instead of 5" in check_prompts([whole, short]).detail
 
 
-def test_an_engine_that_does_not_stop_is_caught(standard: Standard) -> None:
-    assert check_stop(Talker(2), standard).passed
-    assert not check_stop(Talker(99), standard).passed
+def test_an_engine_that_does_not_stop_is_caught(standard: Standard, tmp_path: Path) -> None:
+    from tests.conftest import write_tiny_tokenizer
+
+    write_tiny_tokenizer(tmp_path / "tokenizer")
+    beside = tmp_path / "tokenizer"
+    tokens = ShippedTokenizer(beside)
+    said = tokens.encode("x")
+
+    def asked(margins: list[float]) -> Standard:
+        facts = {"greedy": [[*said, 2]], "margins": [margins], "noise": {"margin": 0.4}}
+        return replace(standard, facts={**standard.facts, "float": facts})
+
+    wide, at_the_start, at_the_stop = [1.0] * (len(said) + 1), [0.1] + [1.0] * len(said), [1.0] * len(said) + [0.1]
+    assert check_stop(Talker(len(said) + 1), asked(wide), beside).passed
+    assert not check_stop(Talker(99), asked(wide), beside).passed
+    assert not check_stop(Talker(99), asked(at_the_start), beside).passed  # it said the same, and went on
+    assert check_stop(Talker(99), asked(at_the_stop), beside).passed
+    assert check_stop(Talker(99, "y"), asked(at_the_start), beside).value == "not exercised"
+    assert not check_stop(Talker(99, "y"), asked(at_the_stop), beside).passed
 
 
 def test_a_failing_report_says_which_check_and_what_to_do() -> None:
