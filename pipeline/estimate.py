@@ -29,6 +29,10 @@ RSS_BYTES_PER_PARAMETER = {
 """Growth with the model, from builds of SmolLM2-135M; rounded up."""
 
 
+TABLE_COPIES = {"executorch": 2}
+"""How often a stage holds a table of per-layer inputs in memory: a .pte is emitted from bytes objects."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
     """Bytes; `rss_bytes` by stage or target."""
@@ -79,20 +83,28 @@ def parameters_of(config: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def table_parameters_of(config: Mapping[str, Any]) -> int:
-    """Parameters of the table of per-layer inputs, which no stage holds in memory; 0 when there is none."""
+    """Parameters of the table of per-layer inputs; 0 when there is none."""
     width = int(config.get("hidden_size_per_layer_input") or 0)
-    return width * int(config["num_hidden_layers"]) * int(config["vocab_size_per_layer_input"]) if width else 0
+    return (
+        width * int(config["num_hidden_layers"]) * int(config.get("vocab_size_per_layer_input") or config["vocab_size"])
+        if width
+        else 0
+    )
+
+
+def table_bytes(config: Mapping[str, Any], recipe: Recipe) -> int:
+    """Bytes of that table's codes."""
+    return table_parameters_of(config) * recipe.embedding_bits // 8
 
 
 def weights_bytes(config: Mapping[str, Any], recipe: Recipe) -> int:
     """Bytes of all codes and 16-bit scales."""
     linear, embedding = parameters_of(config)
-    table = table_parameters_of(config) * recipe.embedding_bits // 8
     per_group = 16 / recipe.group_size if recipe.group_size else 0.0
     if recipe.rounding == "gptq" and recipe.group_size:
         per_group += 8 / recipe.group_size  # the block's shift
     grouped_table = per_group if recipe.embedding_bits == 4 else 0.0
-    return table + int(
+    return table_bytes(config, recipe) + int(
         (linear * (recipe.weight_bits + per_group) + embedding * (recipe.embedding_bits + grouped_table)) / 8
     )
 
@@ -106,6 +118,7 @@ def estimate(config: Mapping[str, Any], recipe: Recipe, targets: list[str]) -> E
         parameters=parameters,
         rss_bytes={
             stage: int(BASE_RSS_BYTES.get(stage, 1e9) + RSS_BYTES_PER_PARAMETER.get(stage, 10.0) * parameters)
+            + TABLE_COPIES.get(stage, 0) * table_bytes(config, recipe)
             for stage in stages
         },
         weights_bytes=weights,

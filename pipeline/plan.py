@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import families
 from .allocate import mixtures
 from .cache import Cache, stage_key
 from .codec import from_json, read_json
@@ -145,4 +146,9 @@ def _config(cache: Cache, load_key: str, source: Source) -> dict[str, object] | 
     else:
         directory = source.directory
     path = Path(directory) / "config.json"
-    return dict(read_json(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    config = dict(read_json(path))
+    known = config.get("model_type") in families.names()
+    rewrite = families.get(config["model_type"]).rewrite if known else None
+    return config if rewrite is None else rewrite(config)

@@ -33,6 +33,11 @@ LARGEST_SIZE = 1 << 40
 
 Rows = npt.NDArray[np.uint8]
 Bits = Literal[4, 8, 16]
+HALVES: FloatArray = (
+    np.stack([np.arange(256) << 4, np.arange(256)], axis=1).astype(np.uint8).view(np.int8) >> 4
+).astype(np.float32)
+PAIRS = HALVES.view(np.uint64).reshape(-1)
+"""The two codes that a byte holds, float32 each, as one number ``[256]``: taken together they are found faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,21 +108,23 @@ class TableLayout:
         """The opposite of `pack`: codes and scales of rows ``[N, row_bytes]``, or float16 values."""
         if self.bits == 16:
             return np.ascontiguousarray(rows).view("<f2").astype(np.float16, copy=False)
-        records = np.ascontiguousarray(rows).reshape(len(rows), self.layers, self.record_bytes)
-        packed, scales = records[:, :, : self.code_bytes], bfloat16_values(records[:, :, self.code_bytes :])
-        codes = np.empty((len(rows), self.layers, self.width), np.int8)
-        if self.bits == 8:
-            codes[:] = packed.view(np.int8)
-        else:
-            codes[:, :, 0::2] = (packed << 4).view(np.int8) >> 4
-            codes[:, :, 1::2] = packed.view(np.int8) >> 4
+        packed, scales = self._records(rows)
+        codes = np.take(PAIRS, packed).view(np.float32).astype(np.int8) if self.bits == 4 else packed.view(np.int8)
         return QuantizedTensor(codes.reshape(len(rows), -1), scales, self.bits)
 
     def dequantize(self, rows: Rows) -> FloatArray:
         """Float32 ``[N, L, D]`` of rows ``[N, row_bytes]``, without the multiplier."""
-        values = self.unpack(rows)
-        flat = values.dequantize() if isinstance(values, QuantizedTensor) else values.astype(np.float32)
-        return flat.reshape(len(rows), self.layers, self.width)
+        if self.bits == 16:
+            return np.ascontiguousarray(rows).view("<f2").astype(np.float32).reshape(-1, self.layers, self.width)
+        packed, scales = self._records(rows)
+        codes = np.take(PAIRS, packed).view(np.float32) if self.bits == 4 else packed.view(np.int8)
+        return codes.reshape(len(rows), self.layers, self.width) * scales[:, :, None]
+
+    def _records(self, rows: Rows) -> tuple[Rows, FloatArray]:
+        """Codes as they are stored ``[N, L, code bytes]``, and scales ``[N, L]``."""
+        records = np.ascontiguousarray(rows).reshape(len(rows), self.layers, self.record_bytes)
+        packed = np.ascontiguousarray(records[:, :, : self.code_bytes])
+        return packed, bfloat16_values(records[:, :, self.code_bytes :])
 
     def to_metadata(self, digest: str) -> dict[str, str]:
         """The safetensors metadata of a file; `digest` is the SHA-256 of its data in hexadecimal."""

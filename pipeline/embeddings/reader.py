@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import struct
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -113,8 +114,13 @@ class RowCache:
         return sum(row.nbytes for row in self._kept.values())
 
 
-def open_table(path: Path, expected: TableLayout | None = None, *, check_digest: bool = False) -> Table:
+def open_table(
+    path: Path, expected: TableLayout | None = None, *, check_digest: bool = False, read_ahead: bool = True
+) -> Table:
     """Map a table; no row is read, unless the digest shall be compared.
+
+    Without `read_ahead` the kernel fetches the pages of a row that is asked for and no others: for whoever reads rows
+    here and there, as a model does, and not the whole table.
 
     Raises IntegrityError for a file that is cut off or (with `check_digest`) changed, BadArtifact for one that is no
     table or not the `expected` one.
@@ -133,13 +139,21 @@ def open_table(path: Path, expected: TableLayout | None = None, *, check_digest:
     size, whole = path.stat().st_size, 8 + length + layout.data_bytes
     if size != whole:
         raise IntegrityError(f"{path} is cut off: it has {size:,} of {whole:,} bytes.", AGAIN)
-    data = np.memmap(path, np.uint8, mode="r", offset=8 + length, shape=(layout.rows, layout.row_bytes))
+    data = _mapped(path, 8 + length, layout, read_ahead)
     table = Table(path, layout, metadata.get("sha256", ""), 8 + length, data)
     if expected is not None:
         table.check_layout(expected)
     if check_digest:
         table.check_digest()
     return table
+
+
+def _mapped(path: Path, begin: int, layout: TableLayout, read_ahead: bool) -> Rows:
+    with path.open("rb") as file:
+        view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if not read_ahead and hasattr(mmap, "MADV_RANDOM"):
+        view.madvise(mmap.MADV_RANDOM)
+    return np.frombuffer(view, np.uint8, layout.data_bytes, begin).reshape(layout.rows, layout.row_bytes)
 
 
 def _read_header(path: Path) -> tuple[int, dict[str, Any]]:

@@ -173,7 +173,7 @@ def open_rows(program: Program, description: SelfDescription, path: Path | None)
         raise BadArtifact(
             f"{program.path.name} reads per-layer inputs from a table that is not here.", "Pull it again."
         )
-    table = open_table(path)
+    table = open_table(path, read_ahead=False)
     layout, wanted = table.layout, program.functions["decode"].inputs.get(PER_LAYER_INPUTS)
     shape = (1, 1, layout.layers, layout.width)
     if (layout.model, layout.parameter) != (description.name, description.table):

@@ -17,7 +17,7 @@ from kobako.pipeline.weights import open_weights
 
 from . import CONTAINER_FILE, MODEL_FILE, TARGET, trace
 from .container import LanguageModel, write_container
-from .flatbuffer import load_model, write_model
+from .flatbuffer import INLINE_LIMIT_BYTES, load_model, write_model
 from .replicate import replicate, shortened, uniform
 from .rewrite import rewrite
 
@@ -36,8 +36,10 @@ def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Pr
     language_model = describe(quantized, options, family)
     model = graph(quantized, options, family, lambda part, text: progress(part * SHARE_TRACING, text))
     progress(SHARE_TRACING, "writing weights")
-    rewrite(model, open_weights(quantized.directory), open_table_of(quantized))
-    write_model(model, out / MODEL_FILE)
+    table = open_table_of(quantized)
+    rewrite(model, open_weights(quantized.directory), table)
+    # a table goes from file to file, behind a flatbuffer that is made in memory
+    write_model(model, out / MODEL_FILE, INLINE_LIMIT_BYTES if table is None else 0)
     progress(0.95, "packing")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(quantized.tokenizer_dir / name, out / name)

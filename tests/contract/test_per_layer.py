@@ -272,3 +272,18 @@ def test_tokens_beyond_the_table_have_its_first_row(tmp_path: Path) -> None:
     rows = per_layer_inputs(open_table(tmp_path / "table"), np.array([[3, 0, 5]], np.int32))
     assert rows.shape == (1, 3, 2, 2)
     assert (rows.reshape(3, 4) == 2 * values[[3, 0, 0]]).all()
+
+
+def test_a_plan_is_made_of_the_text_part(tmp_path: Path) -> None:
+    """Also before anything was loaded, when there is only the configuration of the whole."""
+    import os
+    import subprocess
+    import sys
+
+    write_checkpoint(tmp_path / "model", PER_LAYER[1], multimodal)
+    command = [sys.executable, "-m", "kobako.pipeline.cli.main", "plan", str(tmp_path / "model"), "--json"]
+    environment = {**os.environ, "KOBAKO_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    steps = {step["stage"]: step for step in json.loads(done.stdout)["steps"]}
+    assert steps["quantize"]["rss_bytes"] > 0

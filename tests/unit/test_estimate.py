@@ -1,0 +1,38 @@
+"""What a build will need, for models whose largest part is a table that hardly anybody holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kobako.pipeline.contracts import RECIPES
+from kobako.pipeline.estimate import estimate, parameters_of, weights_bytes
+
+E2B = {
+    "hidden_size": 2048, "num_hidden_layers": 30, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 256,
+    "intermediate_size": [8192] * 30, "vocab_size": 262400, "hidden_size_per_layer_input": 256,
+    "vocab_size_per_layer_input": 262144,
+}  # fmt: skip
+TABLE = 262144 * 30 * 256
+
+
+def test_a_table_counts_as_bytes_but_not_as_memory() -> None:
+    without = {**E2B, "hidden_size_per_layer_input": 0}
+    for name in ("int8", "int4", "int4-small"):
+        recipe = RECIPES[name]
+        codes = TABLE * recipe.embedding_bits // 8
+        assert weights_bytes(E2B, recipe) - weights_bytes(without, recipe) == codes
+        need, less = (estimate(config, recipe, ["litert", "executorch"]).rss_bytes for config in (E2B, without))
+        assert {stage: need[stage] - less[stage] for stage in need if need[stage] != less[stage]} == {
+            "executorch": 2 * codes
+        }
+
+
+def test_widths_of_layers_may_differ() -> None:
+    halves = {**E2B, "intermediate_size": [4096] * 15 + [12288] * 15}
+    assert parameters_of(halves) == parameters_of(E2B)
+    assert parameters_of({**E2B, "intermediate_size": 8192}) == parameters_of(E2B)
+
+
+def test_wider_codes_take_more() -> None:
+    recipe = RECIPES["int8"]
+    assert weights_bytes(E2B, replace(recipe, embedding_bits=16)) > weights_bytes(E2B, recipe)
