@@ -159,7 +159,7 @@ def report_data(contents: Contents) -> dict[str, Any]:
     """Everything the report page shows, as JSON values."""
     return {
         "name": contents.quantized.name,
-        "source": {key: value for key, value in to_json(contents.source).items() if key != "directory"},
+        "source": _without_directories(contents.source),
         "model_type": contents.quantized.model_type,
         "head": to_json(find_head(contents.quantized.directory)),
         "recipe": to_json(contents.quantized.recipe),
@@ -194,6 +194,12 @@ def bytes_by_part(quantized_dir: Path) -> dict[str, int]:
     if (quantized_dir / TABLE_FILE).exists():
         parts["per-layer table"] = open_table(quantized_dir / TABLE_FILE).layout.data_bytes
     return parts
+
+
+def _without_directories(source: Source) -> dict[str, Any]:
+    """A source as other machines may know it."""
+    facts = {key: value for key, value in to_json(source).items() if key not in ("directory", "adapter")}
+    return facts | ({"adapter": _without_directories(source.adapter)} if source.adapter else {})
 
 
 def build_manifest(contents: Contents, work: Path) -> dict[str, Any]:

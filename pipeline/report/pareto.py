@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from . import words
@@ -11,7 +13,7 @@ from .facts import targets_of
 from .plots import Figure, style_of
 from .svg import Axes, Cloud, decades, scatter_plot
 
-CURVE_STYLE, OTHERS_STYLE = "quiet", "p6"
+CURVE_STYLE, RIVAL_STYLE = "quiet", "c6"
 
 
 def pareto_plot(data: Mapping[str, Any]) -> Figure | None:
@@ -29,12 +31,14 @@ def pareto_plot(data: Mapping[str, Any]) -> Figure | None:
         for number, target in enumerate(targets)
         if isinstance(kl := target.figure("quality", "kl_nats"), float) and math.isfinite(kl)
     ]
-    points = [*line, *(point for _, _, point in built)]
+    rivals = rivals_of(str(data["source"]["name"]))
+    points = [*line, *(point for _, _, point in built), *rivals.values()]
     ends = min(x for x, _ in points), max(x for x, _ in points)
     smallest, largest = (words.human_bytes(int(end)) for end in ends)
     clouds = [
         Cloud(line, f"{CURVE_STYLE} big", line=True),
         *(Cloud([point], f"{style_of(number)} big") for number, _, point in built),
+        *(Cloud([point], f"{RIVAL_STYLE} big", label=tool) for tool, point in rivals.items()),
     ]
     measured = "; ".join(f"{title}: {words.small(kl)} nats" for _, title, (_, kl) in built)
     drawing = scatter_plot(
@@ -49,8 +53,14 @@ def pareto_plot(data: Mapping[str, Any]) -> Figure | None:
         f"divergence from the original to expect of it, {how}, from measuring each part of the model alone. Coloured: "
         "what was built, measured on the proof text, which is another text."
     )
-    legend = (
-        (CURVE_STYLE, "mixtures, estimated"),
-        *((style_of(number), f"{title}, measured") for number, title, _ in built),
-    )
-    return Figure("Size against quality", drawing, sentence, legend)
+    shown = [(CURVE_STYLE, "mixtures, estimated")]
+    shown += [(style_of(number), f"{title}, measured") for number, title, _ in built]
+    if rivals:
+        shown.append((RIVAL_STYLE, "whole files of other tools, measured on the proof text"))
+    return Figure("Size against quality", drawing, sentence, tuple(shown))
+
+
+def rivals_of(model: str) -> dict[str, tuple[float, float]]:
+    """(bytes, KL) of other tools' files of this model, by tool, where they are known."""
+    known = tomllib.loads((Path(__file__).parent / "rivals.toml").read_text(encoding="utf-8"))
+    return {one["tool"]: (float(one["file_bytes"]), float(one["kl_nats"])) for one in known.get(model, [])}

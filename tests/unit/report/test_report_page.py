@@ -109,6 +109,9 @@ def test_the_curve_a_mixture_was_chosen_from_is_drawn(proven: dict[str, Any]) ->
         attributes["aria-labelledby"] for tag, attributes in page.tags if tag == "svg" and "role" in attributes
     ]
     assert "pareto-title pareto-desc" in described
+    assert "optimum-executorch 8da4w" in page.words  # a model whose rivals are known
+    proven["source"]["name"] = "another"
+    assert "optimum" not in Page(render_html(proven)).words
     for target in proven["targets"].values():
         target["report"]["activations"] = "float16"
     assert "3 mixtures from 77.0 MB and 0.05 nats" in render_html(proven)
