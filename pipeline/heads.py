@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from .codec import from_json, read_json, to_json, write_json
+from .families import Family
 
 HEAD_FILE = "head.json"
+EncoderTask = Literal["embed", "classify", "fill-mask"]
+ENCODER_TASKS: tuple[EncoderTask, ...] = get_args(EncoderTask)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +20,8 @@ class Head:
     """How hidden states become an answer.
 
     Attributes:
-        task: ``embed`` (one vector for a text) or ``classify`` (one logit for each label).
+        task: ``embed`` (one vector for a text), ``classify`` (one logit for each label) or ``fill-mask`` (one logit for
+            each token of the vocabulary, for the one that is masked).
         size: how many numbers come out.
         longest_tokens: of a text the model was made for, special tokens included.
         pooling: of ``embed``: the mean over the text's tokens, or the first token's state.
@@ -24,9 +29,10 @@ class Head:
         stated: of ``embed``: the checkpoint itself tells its pooling; otherwise it is sentence-transformers' default.
         labels: of ``classify``, in the order of the logits.
         many: of ``classify``: labels do not exclude each other (a sigmoid each instead of one softmax).
+        mask, mask_id: of ``fill-mask``: how the masked token is written, and its id.
     """
 
-    task: Literal["embed", "classify"]
+    task: EncoderTask
     size: int
     longest_tokens: int
     pooling: Literal["mean", "cls"] = "mean"
@@ -34,11 +40,20 @@ class Head:
     stated: bool = True
     labels: tuple[str, ...] = ()
     many: bool = False
+    mask: str = ""
+    mask_id: int = -1
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the numbers are logits, of labels or of tokens, and not a vector."""
+        return self.task != "embed"
 
     def words(self) -> str:
         """For people."""
         if self.task == "classify":
             return f"{self.size} labels"
+        if self.task == "fill-mask":
+            return f"{self.size} tokens for {self.mask}"
         pooled = {"mean": "mean of all tokens", "cls": "first token"}[self.pooling]
         assumed = "" if self.stated else " (not stated by the checkpoint: the usual default)"
         return f"{self.size} numbers, {pooled}{', normalized' if self.normalize else ''}{assumed}"
@@ -47,6 +62,19 @@ class Head:
 def write_head(head: Head, directory: Path) -> None:
     """Write ``head.json`` into a directory."""
     write_json(directory / HEAD_FILE, to_json(head))
+
+
+def encoder_task(names: Iterable[str]) -> EncoderTask | None:
+    """The first of some tasks' names that only an encoder does, or None."""
+    asked = set(names)
+    return next((task for task in ENCODER_TASKS if task in asked), None)
+
+
+def reads_table(family: Family, head: Head | None) -> str:
+    """The parameter that is the embedding's table once more, where the model ties the two; empty when none is."""
+    if head is None:
+        return family.head
+    return family.filler_table if head.task == "fill-mask" else ""
 
 
 def find_head(directory: Path) -> Head | None:

@@ -12,7 +12,7 @@ from .codec import from_json, read_json
 from .contracts import RECIPES, Curve, ExportOptions, Mixture, Reference, Source
 from .errors import KobakoError
 from .estimate import Estimate, estimate
-from .heads import find_head
+from .heads import encoder_task, find_head
 from .prepare import settled
 from .reference.grids import source_grid
 from .run import Request
@@ -82,7 +82,7 @@ def _unfetched(model: str, names: tuple[str, ...]) -> Plan:
 
 
 def _fetched(request: Request, source: Source, cache: Cache) -> Plan:
-    load_key = stage_key("load", load_inputs(source))
+    load_key = stage_key("load", load_inputs(source, encoder_task(request.tasks)))
     names, recipe, options = request.targets, request.recipe, _options(request, cache, load_key)
     quantize_key = stage_key("quantize", quantize_inputs(load_key, recipe))
     expect_key = stage_key("expect", expect_inputs(load_key, quantize_key, recipe, options, names))

@@ -19,7 +19,7 @@ from .embeddings import TABLE_FILE
 from .errors import KobakoError, NotEnoughMemory, UnsupportedModel, UnsupportedRecipe
 from .estimate import Estimate, estimate
 from .fetch import ModelRef, fetch, parse_adapter, with_adapter
-from .heads import Head, find_head
+from .heads import Head, encoder_task, find_head
 from .run import Request, Run
 from .stagecode import load_inputs, quantize_inputs, sensitivity_inputs
 
@@ -66,11 +66,12 @@ def fetch_source(run: Run, ref: ModelRef) -> Source:
 def prepare(run: Run, source: Source, limit: int) -> Prepared:
     """Load and quantize. Raises NotEnoughMemory and UnsupportedModel before time is spent, UnsupportedRecipe."""
     request = run.request
+    task = encoder_task(request.tasks)
     loaded = run.stage(
         "load",
         "load",
-        load_inputs(source),
-        lambda out: {"source": to_json(source), "out": str(out)},
+        load_inputs(source, task),
+        lambda out: {"source": to_json(source), "task": task, "out": str(out)},
     )
     value = dict(loaded.value) | {"source": to_json(source)}  # the files may lie elsewhere than when it was cached
     reference = from_json(value, Reference)

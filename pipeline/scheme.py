@@ -36,8 +36,12 @@ def parameter_roles(model: PreTrainedModel, family: families.Family) -> dict[str
 
     tied = bool(model.config.tie_word_embeddings)
     roles: dict[str, Role] = {}
+    seen: set[int] = set()
     for path, module in model.named_modules():
-        for leaf, _ in module.named_parameters(recurse=False):
+        for leaf, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in seen:  # under the name of another module: it is stored once
+                continue
+            seen.add(id(parameter))
             name = f"{path}.{leaf}" if path else leaf
             matrix = leaf == "weight" and isinstance(module, nn.Linear)  # learned positions stay as they are
             roles[name] = ("fine" if path.endswith(family.fine) else "linear") if matrix else "plain"

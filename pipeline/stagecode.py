@@ -16,6 +16,7 @@ from kobako import targets
 from .cache import code_version
 from .codec import to_json
 from .contracts import ExportOptions, Recipe, Source
+from .heads import EncoderTask
 from .protocols import Target
 
 ROOT = Path(__file__).parent
@@ -126,10 +127,11 @@ def _distribution(module: str) -> str:
     return next(iter(importlib.metadata.packages_distributions().get(name, [guess])))
 
 
-def load_inputs(source: Source) -> dict[str, Any]:
-    """Of the stage ``load``."""
+def load_inputs(source: Source, task: EncoderTask | None) -> dict[str, Any]:
+    """Of the stage ``load``; the task matters to encoders only."""
     files = [[file.path, file.sha256] for file in source.all_files]
-    return {"name": source.name, "files": files, "code": code_of("load")}
+    asked = {"task": task} if task else {}
+    return {"name": source.name, "files": files, "code": code_of("load"), **asked}
 
 
 def quantize_inputs(load_key: str, recipe: Recipe) -> dict[str, Any]:

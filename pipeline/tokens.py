@@ -93,6 +93,11 @@ class ShippedTokenizer:
         with self._readable():
             return cast("str", self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
+    def token_text(self, index: int) -> str:
+        """How one token is written, special ones too; empty for an id beyond the vocabulary."""
+        with self._readable():
+            return str(self._tokenizer.id_to_token(index) or "")
+
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The chat template applied, ready to be continued. Raises UnsupportedModel when there is none."""
         from .templates import render

@@ -30,7 +30,7 @@ Arguments = Mapping[str, Any]
 def _load(arguments: Arguments, progress: Progress) -> object:
     from .reference.load import load
 
-    return load(from_json(arguments["source"], Source), Path(arguments["out"]), progress)
+    return load(from_json(arguments["source"], Source), Path(arguments["out"]), progress, arguments["task"])
 
 
 def _quantize(arguments: Arguments, progress: Progress) -> object:

@@ -19,6 +19,7 @@ LAYERS = 4  # one more than LiteRT traces: its copies of layers are used
 LABELS = ("good", "bad", "neither")
 EMBED = Head(task="embed", size=64, longest_tokens=256, pooling="mean", normalize=True)
 CLASSIFY = Head(task="classify", size=len(LABELS), longest_tokens=256, labels=LABELS)
+FILL = Head(task="fill-mask", size=384, longest_tokens=256, mask="[MASK]", mask_id=4)
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "bert": {
         "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": LAYERS, "num_attention_heads": 4,
@@ -47,6 +48,8 @@ SHAPES = (
     Shape("bert", CLASSIFY, "pooler and three labels"),
     Shape("distilbert", replace(EMBED, pooling="cls", normalize=False), "no token types, first token"),
     Shape("distilbert", replace(CLASSIFY, many=True), "labels that do not exclude each other"),
+    Shape("bert", FILL, "one masked word, tied table, shared biases"),
+    Shape("distilbert", FILL, "one masked word, tied table"),
 )
 
 
@@ -113,14 +116,15 @@ def standard_of(quantized: Quantized, exported: Exported) -> EncoderStandard:
     """What eager PyTorch answers to the proof's texts."""
     from kobako.pipeline.encoder.compare import Comparison
     from kobako.pipeline.encoder.expect import answers_of
-    from kobako.pipeline.encoder.texts import proof_ids, proof_texts
+    from kobako.pipeline.encoder.texts import proof_ids, texts_for
     from kobako.pipeline.heads import head_of
     from kobako.pipeline.reference.eager import quantized_model
     from kobako.pipeline.standard import kind_of
     from kobako.pipeline.tokens import ShippedTokenizer
     from kobako.pipeline.weights import weight_digests
 
-    head, kind, texts = head_of(quantized.directory), kind_of(exported.activations), proof_texts()
+    head, kind = head_of(quantized.directory), kind_of(exported.activations)
+    texts = texts_for(head)
     ids = proof_ids(ShippedTokenizer(quantized.tokenizer_dir), texts, exported.context_tokens)
     model = quantized_model(quantized)
     answers, floats = answers_of(model, head, kind, ids), answers_of(model, head, "float", ids)

@@ -1,4 +1,4 @@
-"""Models that read a whole text at once and answer with a vector or with labels: their own rooms along the same way.
+"""Models that read a whole text at once and answer with a vector, labels or a masked word: rooms along the same way.
 
 A family file says that an architecture is an encoder; `kobako.pipeline.heads` what its output is. Loading and
 quantizing are those of every model. From there on an encoder walks through this folder:

@@ -16,14 +16,16 @@ from ..protocols import EncoderRuntime
 from ..tokens import ShippedTokenizer
 from .compare import probabilities
 
+TOLD_TOKENS = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
     """What an encoder answers to one text.
 
     Attributes:
-        values: the vector, or the logits of the labels.
-        labels: probabilities by label, the likeliest first; empty for a vector.
+        values: the vector, or the logits of the labels; empty for a masked word.
+        labels: probabilities by label, or by token for a masked word, the likeliest first; empty for a vector.
     """
 
     values: tuple[float, ...]
@@ -49,9 +51,13 @@ class TextEncoder:
         """What runs it, with its version."""
         return self._runtime.name
 
-    def ids(self, text: str) -> list[int]:
+    def ids(self, text: str, head: Head) -> list[int]:
         """Token ids of `text`. Raises UsageError for a text that does not fit: half of it would mean something else."""
         ids = self._tokenizer.encode_prompt(text)
+        if head.task == "fill-mask" and ids.count(head.mask_id) != 1:
+            raise UsageError(
+                f"the text has {ids.count(head.mask_id)} masked words.", f"Write {head.mask} for one word."
+            )
         if len(ids) > self._longest:
             raise UsageError(
                 f"the text has {len(ids)} tokens, the package was built for {self._longest}.",
@@ -59,14 +65,9 @@ class TextEncoder:
             )
         return ids
 
-    def encode(self, text: str) -> FloatArray:
-        """The answer ``[E]`` to `text`. Raises UsageError."""
-        ids = self.ids(text)
-        return self._runtime.encode(ids, [1] * len(ids))
-
     def read(self, text: str, head: Head) -> Reading:
         """The answer and how long it took. Raises UsageError, and BadArtifact when it is not what `head` says."""
-        ids = self.ids(text)
+        ids = self.ids(text, head)
         began = time.perf_counter()
         values = self._runtime.encode(ids, [1] * len(ids))
         seconds = time.perf_counter() - began
@@ -77,8 +78,17 @@ class TextEncoder:
                 "Pull or build the package again.",
             )
         return Reading(
-            values=tuple(float(one) for one in values), labels=named(values, head), tokens=len(ids), seconds=seconds
+            values=() if head.task == "fill-mask" else tuple(float(one) for one in values),
+            labels=self._tokens(values, head) if head.task == "fill-mask" else named(values, head),
+            tokens=len(ids),
+            seconds=seconds,
         )
+
+    def _tokens(self, values: FloatArray, head: Head) -> dict[str, float]:
+        """Probabilities of the likeliest tokens."""
+        shares = probabilities(values[None], head)[0]
+        best = np.argsort(-shares, kind="stable")[:TOLD_TOKENS]
+        return {self._tokenizer.token_text(int(index)): float(shares[index]) for index in best}
 
     def close(self) -> None:
         """Give everything back."""

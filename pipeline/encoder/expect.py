@@ -19,7 +19,7 @@ from ..tokens import ShippedTokenizer
 from ..weights import weight_digests
 from .compare import Comparison, correlation, found, similarities
 from .standard import write_answers, write_facts
-from .texts import pairs, proof_ids, proof_texts
+from .texts import pairs, proof_ids, texts_for
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ def expect(
     from ..reference.model import reference_model
 
     head = head_of(quantized.directory)
-    texts = proof_texts()
+    texts = texts_for(head)
     ids = proof_ids(ShippedTokenizer(quantized.tokenizer_dir), texts, options.context_tokens)
     progress(0.05, "the original model reads the texts")
     original = answers_of(reference_model(reference), head, "float", ids)
@@ -104,7 +104,7 @@ def answers_of(model: Any, head: Head, kind: Kind, ids: list[list[int]], noise: 
 def quality(original: FloatArray, answers: FloatArray, head: Head) -> Mapping[str, Any]:
     """What the recipe costs: distance from the original, and how the two rank questions and passages."""
     figures = {f"quality_{key}": value for key, value in Comparison.of(original, answers, head).figures().items()}
-    if head.task == "classify":
+    if head.chooses:
         return figures
     count = len(pairs())
     near = [similarities(rows[:count], rows[count : 2 * count]) for rows in (original, answers)]
@@ -112,8 +112,8 @@ def quality(original: FloatArray, answers: FloatArray, head: Head) -> Mapping[st
 
 
 def retrieval(answers: FloatArray, head: Head) -> Mapping[str, Any]:
-    """How many questions find their own passage; nothing for a model that gives labels."""
-    if head.task == "classify":
+    """How many questions find their own passage; nothing for a model that chooses labels or tokens."""
+    if head.chooses:
         return {}
     count = len(pairs())
     return {"found": found(answers[:count], answers[count : 2 * count]), "questions": count}

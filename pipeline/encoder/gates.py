@@ -32,7 +32,7 @@ def fidelity_gate(activations: Activations, noise: Mapping[str, Any]) -> Gate:
             error=max(0.1, 1.5 * noise["largest_error"]),
             agreement=min(0.95, noise["agreement"] - 0.05),
         )
-    return Gate(distance=1e-4, error=0.02, agreement=0.98)
+    return Gate(distance=1e-4, error=0.02, agreement=0.95)
 
 
 ADDED_NOISE = 1.25

@@ -10,11 +10,12 @@ import numpy as np
 
 from ..contracts import Check, Exported, FloatArray, Progress, Report
 from ..errors import KobakoError
+from ..heads import Head
 from ..protocols import EncoderRuntime, Target
 from ..tokens import ShippedTokenizer
 from ..validate.fidelity import check_weights
-from .compare import Comparison
-from .engine import TextEncoder
+from .compare import Comparison, probabilities
+from .engine import Reading, TextEncoder
 from .gates import (
     ADDED_NOISE,
     ADDED_NOISE_DISTANCE,
@@ -73,7 +74,7 @@ def fidelity_checks(
         check("fidelity", "largest error", f"{compared.worst:.2e}", f"≤ {gate.error:.2g} of the largest number",
               compared.worst <= gate.error),
     ]  # fmt: skip
-    if head.task == "classify":
+    if head.chooses:
         checks.append(check("fidelity", "labels", f"{compared.agreement:.1%} the same", f"≥ {gate.agreement:.0%}",
                             compared.agreement >= gate.agreement))  # fmt: skip
     if standard.kind == "int8-dynamic":
@@ -108,7 +109,7 @@ def quality_checks(standard: EncoderStandard, figures: dict[str, Any]) -> list[C
     distance, limit = found["quality_distance"], gate.distance if head.task == "embed" else gate.kl_nats
     checks = [check("quality", "to the original", distance_words(distance, head), distance_demand(limit, head),
                     distance <= limit, advice)]  # fmt: skip
-    if head.task == "classify":
+    if head.chooses:
         same = found["quality_agreement"]
         demand = f"≥ {gate.agreement:.0%}"
         return [
@@ -137,11 +138,20 @@ def behaviour_checks(target: Target, exported: Exported, standard: EncoderStanda
     checks = [check("behaviour", "token ids", f"{same} of {len(ids)} texts", "identical", same == len(ids))]
     with closing(TextEncoder.of(target.encoder(exported), exported)) as engine:
         errors = [
-            Comparison.of(answers[index][None], engine.encode(texts[index])[None], standard.head).worst
+            spoken_error(engine.read(texts[index], standard.head), answers[index], tokenizer, standard.head)
             for index in range(min(SPOKEN_TEXTS, len(texts)))
         ]
     worst = max(errors)
     return [*checks, check("behaviour", "text in the engine", f"{worst:.2e} from ids", "≤ 1e-05", worst <= 1e-5)]
+
+
+def spoken_error(reading: Reading, answer: FloatArray, tokenizer: ShippedTokenizer, head: Head) -> float:
+    """How far what the engine says to a text is from the answer ``[E]`` to its ids."""
+    if head.task != "fill-mask":
+        return Comparison.of(answer[None], np.asarray([reading.values], np.float32), head).worst
+    best = int(answer.argmax())
+    said = reading.labels.get(tokenizer.token_text(best), 0.0)
+    return abs(said - float(probabilities(answer[None], head)[0][best]))
 
 
 def check(part: Any, name: str, value: str, demand: str, passed: bool, advice: str = "") -> Check:

@@ -8,11 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import UsageError
+from ..heads import Head
 from ..prooftext import PROOF_TEXT
 from ..tokens import ShippedTokenizer
 
 PAIRS_TEXT = Path(__file__).parents[1] / "texts" / "pairs.txt"
 SHORTEST_CONTEXT = 64
+MASKED_WORD = 9
 
 
 def pairs() -> list[tuple[str, str]]:
@@ -27,6 +29,19 @@ def proof_texts() -> list[str]:
     whole = PROOF_TEXT.read_text(encoding="utf-8")
     paragraphs = [part.strip() for part in whole.split("\n\n") if part.strip()]
     return [*(question for question, _ in known), *(passage for _, passage in known), *paragraphs, whole]
+
+
+def texts_for(head: Head) -> list[str]:
+    """The same, one word of each masked where the model tells what a masked word was."""
+    texts = proof_texts()
+    return [masked(text, head.mask) for text in texts] if head.task == "fill-mask" else texts
+
+
+def masked(text: str, mask: str) -> str:
+    """A text whose middle word, or the tenth of a long one, is replaced."""
+    words = text.split(" ")
+    words[min(len(words) // 2, MASKED_WORD)] = mask
+    return " ".join(words)
 
 
 def proof_ids(tokenizer: ShippedTokenizer, texts: list[str], context_tokens: int) -> list[list[int]]:

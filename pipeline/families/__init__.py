@@ -22,6 +22,8 @@ class Family:
         embedding: parameter name of the token embedding ``[V, hidden]``.
         head: parameter name of the output projection ``[V, hidden]``; absent from files when tied; encoders: empty.
         heads: of an encoder, first parts of the names of all modules that are not the bare model's.
+        filler: of an encoder, the first module behind the bare model that tells what a masked token was.
+        filler_table: parameter name of its projection ``[V, hidden]``, which is the embedding's table.
         layers: module path of the list of layers.
         feeds: modules of a layer whose outputs go, channel by channel, into these linear layers and nowhere
             else, so that a scale can move from one to the other (`kobako.pipeline.smooth`).
@@ -53,6 +55,8 @@ class Family:
     embedding: str = "model.embed_tokens.weight"
     head: str = "lm_head.weight"
     heads: tuple[str, ...] = ()
+    filler: str = ""
+    filler_table: str = ""
     layers: str = "model.layers"
     feeds: Mapping[str, tuple[str, ...]] = field(
         default_factory=lambda: {

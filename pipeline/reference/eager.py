@@ -17,7 +17,7 @@ import numpy.typing as npt
 from .. import families
 from ..contracts import FloatArray, Quantized
 from ..embeddings import TABLE_FILE, Table, open_table
-from ..heads import Head, find_head
+from ..heads import Head, find_head, reads_table
 from ..weights import QuantizedTensor, QuantizedWeights, open_weights
 from .structure import embedding_scale
 
@@ -97,7 +97,9 @@ def empty_encoder(config: PretrainedConfig, head: Head, attention: str | None = 
     from .encoder import encoder_modules
 
     with init_empty_weights(include_buffers=False):
-        return encoder_modules(config, head, attention)
+        model = encoder_modules(config, head, attention)
+    tie(model)
+    return model
 
 
 def empty_model_in(directory: Path, attention: str | None = None) -> Any:
@@ -154,7 +156,8 @@ def quantized_model(quantized: Quantized, attention: str | None = None) -> Any:
     if (table := open_table_of(quantized)) is not None:
         look_up_outside(model, table.layout.parameter, lambda ids: table.rows(ids).reshape(len(ids), -1))
     weights: QuantizedWeights = open_weights(quantized.directory)
-    tied = families.get(quantized.model_type).head if model.config.tie_word_embeddings else ""
+    reads = reads_table(families.get(quantized.model_type), find_head(quantized.directory))
+    tied = reads if model.config.tie_word_embeddings else ""
     for name in weights:
         set_parameter(model, name, torch.from_numpy(weights.dequantized(name)))
     tie(model)

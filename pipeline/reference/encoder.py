@@ -5,11 +5,13 @@ Shape legend: T tokens of one text, H hidden size, E numbers of the output.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from .. import families
 from ..heads import Head
 
 if TYPE_CHECKING:
@@ -40,10 +42,10 @@ class Bare(nn.Module):
 
 def encoder_modules(config: PretrainedConfig, head: Head, attention: str | None) -> nn.Module:
     """The modules of an encoder with this head, parameters as the caller's context makes them, in eval mode."""
-    from transformers import AutoModel, AutoModelForSequenceClassification
+    from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
-    kind = AutoModel if head.task == "embed" else AutoModelForSequenceClassification
-    model = kind.from_config(config, attn_implementation=attention, dtype=torch.float32)
+    kinds = {"embed": AutoModel, "classify": AutoModelForSequenceClassification, "fill-mask": AutoModelForMaskedLM}
+    model = kinds[head.task].from_config(config, attn_implementation=attention, dtype=torch.float32)
     made: nn.Module = Bare(model) if head.task == "embed" else model
     return made.eval()
 
@@ -62,8 +64,43 @@ class Encoder(nn.Module):
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         seen = mask.to(torch.float32)
         given = (1.0 - seen)[:, None, None, :] * MASKED if self.additive else mask
+        if self.head.task == "fill-mask":
+            return self.filled(ids, seen, given)
         found: Any = self.model(input_ids=ids, attention_mask=given)
         return pooled(found, seen, self.head) if self.head.task == "embed" else found.logits
+
+    def filled(self, ids: torch.Tensor, seen: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        """Logits ``[1, V]`` of the one masked token: its hidden state alone goes through the head."""
+        place = (seen * (ids == self.head.mask_id).to(torch.float32))[:, None]  # [1, 1, T]
+
+        def chosen(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            return (torch.matmul(place, inputs[0]),)
+
+        config: Any = self.model.config
+        handle = self.model.get_submodule(families.get(config.model_type).filler).register_forward_pre_hook(chosen)
+        try:
+            logits: torch.Tensor = self.model(input_ids=ids, attention_mask=given).logits
+        finally:
+            handle.remove()
+        return logits[:, 0]
+
+
+def shared_biases(model: nn.Module) -> dict[str, str]:
+    """Biases that are another one's parameter: their name → the name under which it is stored."""
+    first: dict[int, str] = {}
+    shared: dict[str, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        known = first.setdefault(id(parameter), name)
+        if known != name and parameter.dim() == 1:
+            shared[name] = known
+    return shared
+
+
+def restore_biases(model: nn.Module, shared: Mapping[str, str]) -> None:
+    """Make biases one parameter again, after that was set under the name it is stored under."""
+    for name, source in shared.items():
+        path, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(path), leaf, model.get_parameter(source))
 
 
 def pooled(hidden: torch.Tensor, seen: torch.Tensor, head: Head) -> torch.Tensor:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..contracts import Source
 from ..errors import IntegrityError, UnsupportedModel
 from ..families import Family
-from ..heads import Head
+from ..heads import EncoderTask, Head
+from ..tokens import ShippedTokenizer
+from .hf_tokenizer import plain
 
 MODULES = "modules.json"
 POOLING = "1_Pooling/config.json"
@@ -22,16 +25,28 @@ POOLINGS: Mapping[str, Literal["mean", "cls"]] = {
     "pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls",
 }  # fmt: skip
 KNOWN_MODULES = ("Transformer", "Pooling", "Normalize")
-EMBEDS = ("Model", "ForMaskedLM", "ForPreTraining")
+FILLS = ("ForMaskedLM", "ForPreTraining")
+EMBEDS = ("Model", *FILLS)
 CLASSIFIES = "ForSequenceClassification"
 HEADS = ("classifier", "qa_outputs")
 
 
-def head_for(source: Source, family: Family, config: Mapping[str, Any], names: Collection[str]) -> Head:
-    """The head of an encoder's checkpoint that holds parameters called `names`.
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """An encoder's checkpoint: its files, its config.json, and the names of its parameters as the model has them."""
+
+    source: Source
+    family: Family
+    config: Mapping[str, Any]
+    names: Collection[str]
+
+
+def head_for(checkpoint: Checkpoint, tokenizer: ShippedTokenizer, wanted: EncoderTask | None = None) -> Head:
+    """The head of an encoder's checkpoint; `wanted` is the task that was asked for, where it could serve several.
 
     Raises UnsupportedModel for a head or a pooling that kobako does not know, IntegrityError for a damaged file.
     """
+    source, config, names = checkpoint.source, checkpoint.config, checkpoint.names
     check_encoder(config)
     positions = int(config["max_position_embeddings"])
     have = {file.path for file in source.files}
@@ -42,11 +57,14 @@ def head_for(source: Source, family: Family, config: Mapping[str, Any], names: C
         labels = labels_of(config)
         many = config.get("problem_type") == "multi_label_classification"
         return Head(task="classify", size=len(labels), longest_tokens=longest, labels=labels, many=many)
+    filler = f"{checkpoint.family.filler}."
+    if architecture.endswith(FILLS) and wanted != "embed" and any(name.startswith(filler) for name in names):
+        return mask_head(checkpoint, tokenizer, longest)
     with_head = next((name for name in HEADS if any(one.startswith(f"{name}.") for one in names)), None)
     if not architecture.endswith(EMBEDS) and (architecture or with_head):
         raise UnsupportedModel(
-            f"{source.name} is a {architecture or family.model_type + ' with the head ' + str(with_head)}: kobako "
-            "exports encoders that embed or classify a text.",
+            f"{source.name} is a {architecture or config['model_type'] + ' with the head ' + str(with_head)}: kobako "
+            "exports encoders that embed or classify a text, or fill in a masked word.",
             "Name a checkpoint of a …Model or a …ForSequenceClassification.",
         )
     hidden = int(config.get("hidden_size") or config["dim"])
@@ -69,6 +87,19 @@ def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     if count < 2 or config.get("problem_type") == "regression":
         raise UnsupportedModel("this model gives one score instead of classes.", "Regression is not exported.")
     return tuple(named.get(index, f"LABEL_{index}") for index in range(count))
+
+
+def mask_head(checkpoint: Checkpoint, tokenizer: ShippedTokenizer, longest: int) -> Head:
+    """The head that tells a masked token. Raises UnsupportedModel without a mask, or with a table of its own."""
+    config, mask = checkpoint.config, plain(tokenizer.config.get("mask_token")) or "[MASK]"
+    ids = tokenizer.encode(mask)
+    if len(ids) != 1:
+        raise UnsupportedModel(f"the tokenizer of {checkpoint.source.name} has no mask token.", "Try --task embed.")
+    if not config.get("tie_word_embeddings", True):
+        raise UnsupportedModel(
+            f"the head of {checkpoint.source.name} has a table apart from the embedding's.", "Try --task embed."
+        )
+    return Head(task="fill-mask", size=int(config["vocab_size"]), longest_tokens=longest, mask=mask, mask_id=ids[0])
 
 
 def embedding_head(source: Source, have: Collection[str], hidden: int, longest: int) -> Head:

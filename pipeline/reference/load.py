@@ -14,10 +14,11 @@ from typing import Any
 from .. import families
 from ..contracts import Progress, Reference, Source, no_progress
 from ..errors import IntegrityError, UnsupportedModel
-from ..heads import write_head
+from ..heads import EncoderTask, write_head
+from ..tokens import ShippedTokenizer
 from . import gguf, gguf_config, gguf_tokenizer, hf_tokenizer
 from .adapter import NEXT_STEP, check_names, read_adapter
-from .heads import head_for
+from .heads import Checkpoint, head_for
 from .prequantized import original_name, packing_of
 from .structure import STATIC_ROPES
 from .weights import full_name, gguf_path, open_safetensors, open_source, safetensors_paths
@@ -27,8 +28,10 @@ END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end
 """Tokens that end an answer when a chat template writes them."""
 
 
-def load(source: Source, out: Path, progress: Progress = no_progress) -> Reference:
+def load(source: Source, out: Path, progress: Progress = no_progress, task: EncoderTask | None = None) -> Reference:
     """Write what a Reference holds into the existing directory `out`; no weights are copied.
+
+    `task` decides what an encoder is for whose checkpoint could serve several.
 
     Raises:
         UnsupportedModel: architecture, rope, tokenizer or storage that kobako cannot export.
@@ -36,7 +39,7 @@ def load(source: Source, out: Path, progress: Progress = no_progress) -> Referen
     """
     (out / "tokenizer").mkdir(exist_ok=True)
     progress(0.0, "reading the configuration")
-    config = load_gguf(source, out) if source.format == "gguf" else load_directory(source, out)
+    config = load_gguf(source, out) if source.format == "gguf" else load_directory(source, out, task)
     check_adapter(source, config)
     progress(0.7, "checking the tokenizer")
     check_vocabulary(out / "tokenizer", config)
@@ -71,7 +74,7 @@ def load_gguf(source: Source, out: Path) -> dict[str, Any]:
     return config
 
 
-def load_directory(source: Source, out: Path) -> dict[str, Any]:
+def load_directory(source: Source, out: Path, task: EncoderTask | None) -> dict[str, Any]:
     """Configuration of a safetensors checkpoint; its tokenizer is written and its files are opened once."""
     config = read_json(source, "config.json")
     check_architecture(config)
@@ -102,8 +105,9 @@ def load_directory(source: Source, out: Path) -> dict[str, Any]:
     check_per_layer_table(config, family, names)
     config.setdefault("tie_word_embeddings", family.head not in names)  # defaults differ between families
     if family.kind == "encoder":
-        write_head(head_for(source, family, config, names), out)
         hf_tokenizer.write_encoders(source, out / "tokenizer", config)
+        checkpoint = Checkpoint(source=source, family=family, config=config, names=names)
+        write_head(head_for(checkpoint, ShippedTokenizer(out / "tokenizer"), task), out)
     else:
         hf_tokenizer.write(source, out / "tokenizer", config)
     config.pop("auto_map", None)  # a known architecture needs no code of the repository

@@ -30,6 +30,7 @@ PIPELINES = {
     "translate": "translation",
     "embed": "feature-extraction",
     "classify": "text-classification",
+    "fill-mask": "fill-mask",
 }
 
 

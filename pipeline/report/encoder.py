@@ -22,6 +22,8 @@ def head_words(data: Mapping[str, Any]) -> str:
         shown = words.listed([str(label) for label in head["labels"][:8]])
         more = f" and {len(head['labels']) - 8} more" if len(head["labels"]) > 8 else ""
         return f"{HEADS['classify']}: {shown}{more}."
+    if head["task"] == "fill-mask":
+        return f"It tells which word {head['mask']} stands for, of {head['size']} tokens."
     how = {"mean": "the mean over the text's tokens", "cls": "the first token's state"}[head["pooling"]]
     normalized = ", of length 1" if head["normalize"] else ""
     assumed = "" if head["stated"] else " The checkpoint does not tell its pooling; this is the usual default."

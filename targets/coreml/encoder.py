@@ -22,7 +22,7 @@ from kobako.pipeline.contracts import Exported, ExportOptions, FloatArray, Progr
 from kobako.pipeline.errors import BadArtifact
 from kobako.pipeline.heads import head_of
 from kobako.pipeline.reference.eager import empty_encoder, load_config
-from kobako.pipeline.reference.encoder import Encoder
+from kobako.pipeline.reference.encoder import Encoder, restore_biases, shared_biases
 from kobako.pipeline.reference.structure import encoder_lengths, fitting_length
 from torch import nn
 from torch.nn import functional
@@ -86,7 +86,9 @@ def fed_encoder(quantized: Quantized) -> tuple[FedEncoder, dict[str, tuple[int, 
     head, config = head_of(quantized.directory), load_config(quantized.directory)
     with registered_attention():
         model = empty_encoder(config, head, ATTENTION)
+    shared = shared_biases(model)
     table, shapes = dict[str, torch.Tensor](), fill(model, quantized)
+    restore_biases(model, shared)
     refit(model, table, shapes, families.get(quantized.model_type), config.max_position_embeddings)
     return FedEncoder(Encoder(model, head, additive=True), table, tuple(shapes)).eval(), shapes
 

@@ -21,16 +21,16 @@ import torch
 from kobako.pipeline import families
 from kobako.pipeline.contracts import Exported, ExportOptions, FloatArray, Progress, Quantized
 from kobako.pipeline.errors import BadArtifact, UsageError
-from kobako.pipeline.heads import Head, head_of
+from kobako.pipeline.heads import Head, head_of, reads_table
 from kobako.pipeline.reference.eager import empty_encoder, load_config
-from kobako.pipeline.reference.encoder import Encoder
+from kobako.pipeline.reference.encoder import Encoder, restore_biases, shared_biases
 from kobako.pipeline.reference.structure import NormFacts, is_norm, norm_facts, normalized
 from kobako.pipeline.weights import open_weights
 from torch import nn
 
 from .assemble import Lowering, executorch_program, host_module
 from .decoder import install, register_operators
-from .export import MODEL_FILE, TOKENIZER_FILES, activations, copy_tokenizer, quiet_collector
+from .export import MODEL_FILE, TOKENIZER_FILES, activations, copy_tokenizer, quiet_collector, share_tables
 from .graph import flatten, simplify
 from .pte import EMBEDDING_ENTRY, HINT, open_pte
 from .runtime import load_module
@@ -58,29 +58,38 @@ def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Pr
 def write_model(quantized: Quantized, context: int, path: Path, progress: Progress) -> int:
     """Trace, lower and write; the number of delegates."""
     family, head = families.get(quantized.model_type), head_of(quantized.directory)
+    tied = reads_table(family, head)
+    aliases = {tied: family.embedding} if tied else {}
     register_operators()
     with quiet_collector():
         progress(0.0, "tracing the model")
         with registered_attention():
-            flat = flatten(traced(build_encoder(quantized, head, family.embedding), context))
+            flat = flatten(traced(build_encoder(quantized, head, family.embedding, tied), context))
         simplify(flat)
         steps = split(flat, SPELLED_ATTENTION)
-        lowering = Lowering(flat, steps, context, {}, {EMBEDDING_ENTRY: family.embedding})
+        lowering = Lowering(flat, steps, context, aliases, {EMBEDDING_ENTRY: family.embedding})
         host = host_module(flat, steps, lowering, lambda part, words: progress(0.3 + 0.4 * part, words))
         progress(0.7, "emitting the program")
         constants = {LONGEST: context, "get_output_size": head.size}
         program = executorch_program(host, example(), lengths(context), constants)
         with path.open("wb") as file:
             program.write_to_file(file)
+    share_tables(path, lowering.keys, aliases)
     return sum(step.segment is not None for step in steps)
 
 
-def build_encoder(quantized: Quantized, head: Head, embedding: str) -> Encoder:
-    """The encoder with its linear layers and embedding replaced by what the runtime will compute."""
+def build_encoder(quantized: Quantized, head: Head, embedding: str, tied: str) -> Encoder:
+    """The encoder with its linear layers and embedding replaced by what the runtime will compute.
+
+    `tied` is the layer that reads the embedding's table once more, or empty.
+    """
     model: Any = empty_encoder(load_config(quantized.directory), head, ATTENTION)
-    weights = open_weights(quantized.directory)
+    weights, shared = open_weights(quantized.directory), shared_biases(model)
     for name in weights:
         install(model, name, weights[name], is_embedding=name == embedding)
+    restore_biases(model, shared)
+    if tied:
+        install(model, tied, weights[embedding], is_embedding=False)
     for path, module in list(model.named_modules()):
         if is_norm(module):
             model.set_submodule(path, SpelledNorm(norm_facts(module)))

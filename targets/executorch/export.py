@@ -72,7 +72,6 @@ def write_model(
     from .functional import functionalize
     from .graph import flatten, simplify
     from .segments import split
-    from .share import share_segment
 
     context, aliases = options.context_tokens, tied_head(quantized)
     with quiet_collector():
@@ -87,12 +86,10 @@ def write_model(
         program = executorch_program(host, example(), dynamic(context), constants)
         with path.open("wb") as file:
             program.write_to_file(file)
-    heads = tuple("model." + head.removesuffix("weight") for head in aliases)
-    saved = sum(share_segment(path, key) for name, key in lowering.keys.items() if name.startswith(heads))
     return {
         "delegates": sum(step.segment is not None for step in steps),
         "host_operators": sum(len(step.host) for step in steps),
-        "shared_table_bytes": saved,
+        "shared_table_bytes": share_tables(path, lowering.keys, aliases),
     }
 
 
@@ -108,6 +105,14 @@ def lookups(quantized: Quantized) -> dict[str, str]:
         rows, columns = mapped(table).shape
         told[ROWS_ENTRY] = f"{table.layout.parameter} {rows} {columns}"
     return told
+
+
+def share_tables(path: Path, keys: Mapping[str, str], aliases: Mapping[str, str]) -> int:
+    """Let the layers named in `aliases` read the embedding's bytes; bytes saved. `keys`: data key by constant."""
+    from .share import share_segment
+
+    heads = tuple("model." + head.removesuffix("weight") for head in aliases)
+    return sum(share_segment(path, key) for name, key in keys.items() if name.startswith(heads))
 
 
 def tied_head(quantized: Quantized) -> dict[str, str]:

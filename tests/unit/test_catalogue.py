@@ -17,7 +17,7 @@ def test_every_entry_is_complete() -> None:
         assert entry.description
         assert entry.licence
         assert 1e6 < entry.parameters < 1e10
-        assert set(entry.tasks) <= {"chat", "summarize", "translate", "embed", "classify"}
+        assert set(entry.tasks) <= {"chat", "summarize", "translate", "embed", "classify", "fill-mask"}
         assert entry.supported == (entry.model_type in families.names())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,19 @@ from kobako.pipeline.encoder.compare import Comparison, correlation, found, prob
 from kobako.pipeline.encoder.engine import TextEncoder, named
 from kobako.pipeline.encoder.gates import fidelity_gate, quality_gate
 from kobako.pipeline.encoder.standard import read_standard, write_answers, write_facts
-from kobako.pipeline.encoder.texts import pairs, proof_ids, proof_texts
+from kobako.pipeline.encoder.texts import pairs, proof_ids, proof_texts, texts_for
 from kobako.pipeline.errors import BadArtifact, IntegrityError, KobakoError, UnsupportedModel, UsageError
 from kobako.pipeline.estimate import parameters_of
 from kobako.pipeline.fetch.select import files_below, needed
-from kobako.pipeline.heads import Head, find_head, head_of, write_head
-from kobako.pipeline.reference.heads import head_for
+from kobako.pipeline.heads import EncoderTask, Head, encoder_task, find_head, head_of, reads_table, write_head
+from kobako.pipeline.reference.heads import Checkpoint, head_for
 from kobako.pipeline.reference.hf_tokenizer import write_encoders
 from kobako.pipeline.reference.structure import encoder_lengths, fitting_length
 from kobako.pipeline.reference.weights import full_name
 from kobako.pipeline.tasks import tasks_for
 from kobako.pipeline.tokens import ShippedTokenizer
 
-from tests.encoders import CLASSIFY, EMBED, vocabulary, write_tokenizer
+from tests.encoders import CLASSIFY, EMBED, FILL, vocabulary, write_tokenizer
 
 BERT = families.get("bert")
 CONFIG: Mapping[str, Any] = {
@@ -36,6 +36,16 @@ CONFIG: Mapping[str, Any] = {
 }  # fmt: skip
 MODULES = [{"type": f"sentence_transformers.models.{name}"} for name in ("Transformer", "Pooling", "Normalize")]
 MEAN = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
+
+
+def head_of_checkpoint(
+    directory: Path, config: Mapping[str, Any] = CONFIG, names: Sequence[str] = (), task: EncoderTask | None = None,
+    **files: object,
+) -> Head:  # fmt: skip
+    """The head found in a BERT's checkpoint of these files."""
+    write_tokenizer(directory / "made")
+    made = Checkpoint(source=source_of(directory, **files), family=BERT, config=config, names=names)
+    return head_for(made, ShippedTokenizer(directory / "made"), task)
 
 
 def source_of(directory: Path, **files: object) -> Source:
@@ -54,16 +64,15 @@ def source_of(directory: Path, **files: object) -> Source:
 
 
 def test_sentence_transformers_files_say_how_a_vector_is_made(tmp_path: Path) -> None:
-    source = source_of(
+    head = head_of_checkpoint(
         tmp_path, modules_dot_json=MODULES, Pooling__config_dot_json=MEAN,
         sentence_bert_config_dot_json={"max_seq_length": 128},
     )  # fmt: skip
-    head = head_for(source, BERT, CONFIG, [])
     assert head == Head(task="embed", size=64, longest_tokens=128, pooling="mean", normalize=True, stated=True)
 
 
 def test_a_bare_checkpoint_is_pooled_by_the_usual_default_and_says_so(tmp_path: Path) -> None:
-    head = head_for(source_of(tmp_path), BERT, CONFIG, ["bert.pooler.dense.weight"])
+    head = head_of_checkpoint(tmp_path, CONFIG, ["bert.pooler.dense.weight"])
     assert (head.pooling, head.normalize, head.stated, head.longest_tokens) == ("mean", False, False, 512)
     assert "not stated" in head.words()
 
@@ -73,7 +82,7 @@ def test_labels_come_in_the_order_of_the_logits(tmp_path: Path) -> None:
         **CONFIG, "architectures": ["BertForSequenceClassification"], "problem_type": "multi_label_classification",
         "id2label": {"2": "neutral", "0": "positive", "1": "negative"},
     }  # fmt: skip
-    head = head_for(source_of(tmp_path), BERT, config, ["classifier.weight"])
+    head = head_of_checkpoint(tmp_path, config, ["classifier.weight"])
     assert head.labels == ("positive", "negative", "neutral")
     assert (head.task, head.size, head.many) == ("classify", 3, True)
 
@@ -97,14 +106,60 @@ def test_what_would_give_other_answers_is_refused(
     tmp_path: Path, changed: Mapping[str, Any], files: Mapping[str, object], error: type[KobakoError], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        head_for(source_of(tmp_path, **files), BERT, {**CONFIG, **changed}, [])
+        head_of_checkpoint(tmp_path, {**CONFIG, **changed}, **files)
 
 
 def test_a_head_that_nobody_names_is_seen_in_the_tensors(tmp_path: Path) -> None:
     unnamed = {key: value for key, value in CONFIG.items() if key != "architectures"}
-    assert head_for(source_of(tmp_path), BERT, unnamed, ["bert.pooler.dense.weight"]).task == "embed"
+    assert head_of_checkpoint(tmp_path / "a", unnamed, ["bert.pooler.dense.weight"]).task == "embed"
     with pytest.raises(UnsupportedModel, match="qa_outputs"):
-        head_for(source_of(tmp_path), BERT, unnamed, ["qa_outputs.weight"])
+        head_of_checkpoint(tmp_path / "b", unnamed, ["qa_outputs.weight"])
+
+
+def test_a_masked_language_model_fills_in_words_unless_it_shall_embed(tmp_path: Path) -> None:
+    config = {**CONFIG, "architectures": ["BertForMaskedLM"], "vocab_size": 384}
+    names = ["bert.embeddings.word_embeddings.weight", "cls.predictions.bias"]
+    head = head_of_checkpoint(tmp_path / "a", config, names)
+    assert (head.task, head.size, head.mask, head.mask_id) == ("fill-mask", 384, "[MASK]", 4)
+    assert head_of_checkpoint(tmp_path / "b", config, names, "embed").task == "embed"
+    assert head_of_checkpoint(tmp_path / "c", config, names[:1]).task == "embed"  # the head was left out
+    with pytest.raises(UnsupportedModel, match="apart from the embedding's"):
+        head_of_checkpoint(tmp_path / "d", {**config, "tie_word_embeddings": False}, names)
+
+
+def test_one_word_of_every_text_is_masked(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / "tokenizer")
+    ids = proof_ids(ShippedTokenizer(tmp_path / "tokenizer"), texts_for(FILL), 160)
+    assert [one.count(FILL.mask_id) for one in ids] == [1] * len(proof_texts())
+    assert texts_for(EMBED) == proof_texts()
+
+
+def test_a_text_must_have_one_mask(tmp_path: Path) -> None:
+    class Constant:
+        name = "constant"
+
+        def encode(self, ids: object, mask: object) -> Any:
+            logits = np.zeros(384, np.float32)
+            logits[vocabulary().index("moon")] = 9.0
+            return logits
+
+        def close(self) -> None: ...
+
+    write_tokenizer(tmp_path / "tokenizer")
+    engine = TextEncoder(Constant(), tmp_path / "tokenizer", 64)
+    reading = engine.read("the [MASK].", FILL)
+    assert (next(iter(reading.labels)), len(reading.labels), reading.values) == ("moon", 5, ())
+    for text in ("the moon.", "the [MASK] [MASK]."):
+        with pytest.raises(UsageError, match="masked words"):
+            engine.read(text, FILL)
+
+
+def test_only_tasks_of_encoders_ask_for_a_head() -> None:
+    assert encoder_task(("summarize",)) is None
+    assert encoder_task(("chat", "fill-mask")) == "fill-mask"
+    assert reads_table(BERT, FILL) == "cls.predictions.decoder.weight"
+    assert reads_table(BERT, EMBED) == ""
+    assert reads_table(families.get("llama"), None) == "lm_head.weight"
 
 
 def test_names_of_old_and_bare_checkpoints() -> None:
