@@ -64,8 +64,8 @@ def input_moments(model: PreTrainedModel, path: str, sequences: list[list[int]])
     with torch.inference_mode(), second_moments(model, "", only=path) as moments:
         handle = model.get_submodule(path).register_forward_pre_hook(stop)  # after the hook that takes the moments
         for ids in sequences:
-            with suppress(_Enough):
-                read_ids(model, ids)
+            with suppress(_Enough):  # logits of all tokens would take a gigabyte for a large vocabulary
+                read_ids(model, ids, whole_head=True)
         handle.remove()
     return moments[path].mean()
 

@@ -134,8 +134,8 @@ def tie(model: Any) -> None:
         model.tie_weights()
 
 
-def read_ids(model: Any, ids: list[int]) -> None:
-    """Let a model read one sequence, for those who watch its modules."""
+def read_ids(model: Any, ids: list[int], *, whole_head: bool = False) -> None:
+    """Let a model read one sequence, for those who watch its modules; the head sees the last token, or all."""
     import torch
 
     tokens = torch.tensor([ids])
@@ -144,7 +144,7 @@ def read_ids(model: Any, ids: list[int]) -> None:
     else:
         # logits of all tokens would take gigabytes; with a plain 1, Gemma's layers without keys of their own would
         # see the last token only
-        model(tokens, use_cache=False, logits_to_keep=torch.tensor([-1]))
+        model(tokens, use_cache=False, logits_to_keep=0 if whole_head else torch.tensor([-1]))
 
 
 def quantized_model(quantized: Quantized, attention: str | None = None) -> Any:

@@ -119,3 +119,17 @@ def test_the_reference_computes_shifts_beside_the_symmetric_part(tiny: Callable[
         with dynamic_int8_activations(model):
             rounded = layer(x)
         assert 0 < (rounded - layer(x)).abs().max() < 0.2
+
+
+def test_a_head_is_calibrated_on_every_token(tiny: Callable[..., Quantized]) -> None:
+    """Of the last tokens alone its moments would be of a rank that says little."""
+    import torch
+    from kobako.pipeline.calibrate import input_moments
+    from kobako.pipeline.reference.eager import quantized_model
+
+    model = quantized_model(tiny("float16"))
+    sequences = [list(range(3, 40)), list(range(90, 120))]
+    with torch.inference_mode():
+        states = [model.model(torch.tensor([ids]), use_cache=False).last_hidden_state[0] for ids in sequences]
+    rows = torch.cat(states).numpy()
+    assert np.allclose(input_moments(model, "lm_head", sequences), rows.T @ rows / len(rows), atol=1e-4)
