@@ -33,12 +33,17 @@ def fidelity_gate(activations: Activations, noise: Mapping[str, float]) -> Gate:
 def for_few_positions(gate: Gate, activations: Activations, positions: int) -> Gate:
     """The gate where only some positions are compared, as in prefill.
 
-    With rounded activations agreement is a matter of chance at each position: two standard deviations are allowed.
+    With rounded activations both are a matter of chance at each position, and two standard deviations of their means
+    are allowed; KL divergences of single positions spread at least as wide as their mean.
     Without, one position may be a near tie that the last bit decides, and is more than a hundredth of them.
     """
     if activations != "int8-dynamic":
         return Gate(kl_nats=gate.kl_nats, top1=min(gate.top1, 1.0 - 1.0 / positions))
-    return Gate(kl_nats=gate.kl_nats, top1=gate.top1 - 2.0 * math.sqrt(gate.top1 * (1.0 - gate.top1) / positions))
+    spread = 2.0 / math.sqrt(positions)
+    return Gate(
+        kl_nats=gate.kl_nats * (1.0 + spread),
+        top1=gate.top1 - 2.0 * math.sqrt(gate.top1 * (1.0 - gate.top1) / positions),
+    )
 
 
 ADDED_NOISE = 1.25

@@ -98,6 +98,10 @@ def test_one_position_of_a_few_may_be_a_near_tie() -> None:
     assert few.kl_nats == gate.kl_nats
     assert 20 / 22 < few.top1 <= 21 / 22
     assert for_few_positions(gate, "float16", 512).top1 == gate.top1
+    rounded = fidelity_gate("int8-dynamic", {"kl_nats": 0.0, "top1": 1.0})
+    few = for_few_positions(rounded, "int8-dynamic", 22)
+    assert rounded.kl_nats < few.kl_nats < 1.5 * rounded.kl_nats
+    assert few.top1 < rounded.top1 < few.top1 + 0.15
 
 
 def test_a_position_off_by_one_is_caught(standard: Standard) -> None:
