@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.heavy
+pytestmark = [pytest.mark.heavy, pytest.mark.long]
 APP = Path(__file__).parents[2] / "mobile_demo"
 TEXT = (APP / "e2e" / "text.txt").read_text(encoding="utf-8").strip()
 STEPS = (
@@ -28,7 +28,7 @@ STEPS = (
     "refuses a package with a changed file",
     "goes on with a download that broke off, after a restart of the app",
     "verifies every byte on the device again",
-    "summarizes with the very words of kobako run, and sends nothing anywhere",
+    "summarizes with the words of kobako run, and sends nothing anywhere",
     "answers faster once the model is loaded",
     "copies, and keeps a history on the device",
     "stops in the middle, and answers the next question in full",
