@@ -23,7 +23,7 @@ export interface All {
   readonly steps: Steps;
   readonly context: BrowserContext;
   readonly publicPem: string;
-  readonly expected: { readonly text: string };
+  readonly expected: { text: string };
 }
 
 const sha256 = (data: Buffer): string => createHash('sha256').update(data).digest('hex');
