@@ -38,7 +38,7 @@ def for_few_positions(gate: Gate, activations: Activations, positions: int) -> G
     Without, one position may be a near tie that the last bit decides, and is more than a hundredth of them.
     """
     if activations != "int8-dynamic":
-        return Gate(kl_nats=gate.kl_nats, top1=min(gate.top1, 1.0 - 1.0 / positions))
+        return Gate(kl_nats=gate.kl_nats, top1=min(gate.top1, 1.0 - 1.5 / positions))  # one, not two
     spread = 2.0 / math.sqrt(positions)
     return Gate(
         kl_nats=gate.kl_nats * (1.0 + spread),
