@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from typing import Any
 from kobako.pipeline import families
 from kobako.pipeline.contracts import Activations, Exported, ExportOptions, Progress, Quantized, Recipe
 from kobako.pipeline.errors import UnsupportedModel, UsageError
+from kobako.pipeline.system import peak_rss_bytes
 
 MODEL_FILE = "model.pte"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -38,8 +37,7 @@ def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Pr
     details = {
         **figures,
         "export_s": round(time.monotonic() - begin, 1),
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        * (1 if sys.platform == "darwin" else 1024),
+        "peak_rss_bytes": peak_rss_bytes(),
         "model_bytes": (out / MODEL_FILE).stat().st_size,
     }
     return Exported(
@@ -50,11 +48,6 @@ def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Pr
         context_tokens=options.context_tokens,
         details=details,
     )
-
-
-def peak_rss_bytes() -> int:
-    """The largest resident set of this process so far; the kernel counts KiB on Linux, bytes on macOS."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def write_model(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kobako.pipeline.contracts import RECIPES, FloatArray, Report
+from kobako.pipeline.contracts import RECIPES, Activations, FloatArray, Report
 from kobako.pipeline.errors import ProofFailed
 from kobako.pipeline.package import proof_error
 from kobako.pipeline.protocols import Generation, StoredWeight
@@ -102,6 +102,16 @@ def test_one_position_of_a_few_may_be_a_near_tie() -> None:
     few = for_few_positions(rounded, "int8-dynamic", 22)
     assert rounded.kl_nats < few.kl_nats < 1.5 * rounded.kl_nats
     assert few.top1 < rounded.top1 < few.top1 + 0.15
+
+
+@pytest.mark.parametrize("activations", ["float16", "int8-dynamic"])
+def test_a_prefill_off_by_one_is_caught_at_few_positions(standard: Standard, activations: Activations) -> None:
+    shifted = runtime(standard)
+    shifted._logits = np.roll(shifted._logits, 1, axis=1)
+    result = compare_prefill(shifted, standard, quiet)
+    gate = fidelity_gate(activations, {"kl_nats": 0.02, "top1": 0.92})
+    few = for_few_positions(gate, activations, len(result.kl_nats))
+    assert not any(check.passed for check in fidelity_checks("prefill", result, few, "hint"))
 
 
 def test_a_position_off_by_one_is_caught(standard: Standard) -> None:
