@@ -130,7 +130,7 @@ def _ratios(workspace: Workspace, rows: Mapping[str, Row]) -> list[Ratio]:
         ),
         *(_at_most(f"peak RSS of any process, {recipe}", _gigabytes(workspace, recipe), 3, "GB") for recipe in RECIPES),
         _faster("decode, .litertlm int8 ÷ litert-torch's", rows, "kobako-int8-litert", "litert", 2.2),
-        _faster("decode, .pte int4 ÷ optimum's (equal linear weights)", rows, "kobako-int4-executorch", "optimum", 1.0),
+        _faster("decode, .pte int4 ÷ optimum's", rows, "kobako-int4-executorch", "optimum", 1.0),
         *(
             _faster(
                 f"decode, {target} int4 ÷ int4-nearest",
