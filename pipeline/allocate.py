@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .contracts import Curve, Goal, Mixture, Part, Recipe
+from .contracts import Recipe
 from .errors import UnsupportedRecipe
+from .mixture import Curve, Goal, Mixture, Part
 
 
 def mixtures(curve: Curve) -> tuple[Mixture, ...]:

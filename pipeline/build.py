@@ -17,18 +17,12 @@ from kobako import targets
 
 from .cache import Cache, stage_key
 from .codec import from_json, to_json
-from .contracts import (
-    Expectations,
-    Exported,
-    Goal,
-    Measurement,
-    Recipe,
-    Report,
-)
+from .contracts import Expectations, Exported, Measurement, Recipe, Report
 from .errors import KobakoError, UnsupportedRecipe
 from .fetch import adapted_name, parse, parse_adapter
 from .heads import find_head
 from .licences import check_licence
+from .mixture import Goal
 from .package import Contents, Proven, check_destination, package, package_name
 from .prepare import Prepared, fetch_source, prepare
 from .process import Limits, Workers

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from .codec import to_json, write_json
-from .contracts import Expectations, Exported, ExportOptions, Measurement, Mixture, Quantized, Report, Source, Task
+from .contracts import Expectations, Exported, ExportOptions, Measurement, Quantized, Report, Source, Task
 from .embeddings import link_table
 from .errors import BadArtifact, OutputError, ProofFailed
 from .heads import find_head
 from .licences import write_legal
 from .manifest import FORMAT_VERSION, MANIFEST_FILE, check_manifest, file_entries, read_manifest
+from .mixture import Mixture
 from .place import scratch_beside, sweep, take_place
 from .sbom import SBOM_FILE, write_sbom
 from .standard import write_golden

@@ -9,10 +9,11 @@ from . import families
 from .allocate import mixtures
 from .cache import Cache, stage_key
 from .codec import from_json, read_json
-from .contracts import RECIPES, Curve, ExportOptions, Mixture, Reference, Source
+from .contracts import RECIPES, ExportOptions, Reference, Source
 from .errors import KobakoError
 from .estimate import Estimate, estimate
 from .heads import encoder_task, find_head
+from .mixture import Curve, Mixture
 from .prepare import settled
 from .reference.grids import source_grid
 from .run import Request

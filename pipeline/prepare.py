@@ -14,12 +14,13 @@ from kobako import targets
 from .allocate import allocate, mixtures
 from .cache import Entry
 from .codec import from_json, read_json, to_json
-from .contracts import Curve, ExportOptions, Goal, Mixture, Quantized, Recipe, Reference, Source
+from .contracts import ExportOptions, Quantized, Recipe, Reference, Source
 from .embeddings import TABLE_FILE
 from .errors import KobakoError, NotEnoughMemory, UnsupportedModel, UnsupportedRecipe
 from .estimate import Estimate, estimate
 from .fetch import ModelRef, fetch, parse_adapter, with_adapter
 from .heads import Head, encoder_task, find_head
+from .mixture import Curve, Goal, Mixture
 from .run import Request, Run
 from .stagecode import load_inputs, quantize_inputs, sensitivity_inputs
 

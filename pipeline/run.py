@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .cache import Cache, Entry, Made, stage_key
-from .contracts import ExportOptions, Goal, Recipe
+from .contracts import ExportOptions, Recipe
 from .errors import KobakoError
 from .licences import Policy
+from .mixture import Goal
 from .process import Workers
 
 

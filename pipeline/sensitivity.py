@@ -15,8 +15,9 @@ import numpy as np
 
 from . import families
 from .calibration import calibration_ids
-from .contracts import Curve, FloatArray, Part, Progress, Quantized, Reference
+from .contracts import FloatArray, Progress, Quantized, Reference
 from .metrics import kl_nats
+from .mixture import Curve, Part
 from .scheme import Role, Scheme, parameter_roles, smoothed
 from .tokens import ShippedTokenizer
 from .weights import QuantizedWeights, open_weights, round_to_nearest, stored_bytes

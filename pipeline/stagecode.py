@@ -41,6 +41,7 @@ CODE: Mapping[str, tuple[str, ...]] = {
     "sensitivity": (
         "reference",
         "sensitivity.py",
+        "mixture.py",
         "scheme.py",
         "smooth.py",
         "calibration.py",

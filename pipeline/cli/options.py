@@ -12,8 +12,9 @@ import click
 
 from ..cache import Cache, default_root
 from ..codec import json_text
-from ..contracts import DEFAULT_RECIPE, RECIPES, ExportOptions, Goal, Recipe
+from ..contracts import DEFAULT_RECIPE, RECIPES, ExportOptions, Recipe
 from ..errors import UsageError
+from ..mixture import Goal
 
 F = TypeVar("F", bound=Callable[..., Any])
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}

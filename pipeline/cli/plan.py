@@ -23,7 +23,7 @@ from .options import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..contracts import Mixture
+    from ..mixture import Mixture
 
 SHOWN_POINTS = 10
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kobako.pipeline.allocate import allocate, mixtures
 from kobako.pipeline.build import check_size
-from kobako.pipeline.contracts import RECIPES, Curve, Exported, Goal, Part
+from kobako.pipeline.contracts import RECIPES, Exported
 from kobako.pipeline.errors import UnsupportedRecipe, UsageError
+from kobako.pipeline.mixture import Curve, Goal, Part
 from kobako.pipeline.validate.gates import quality_gate
 
 BASE = RECIPES["int4-small"]
