@@ -92,7 +92,7 @@ class Reference:
         return self.directory / "tokenizer"
 
 
-Rounding = Literal["nearest", "gptq"]
+Rounding = Literal["nearest", "gptq", "tuned"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,8 @@ class Recipe:
         embedding_bits: of the token embedding's rows, and of the head: 16, 8 (a scale per row) or 4 (in groups).
         smoothing: how much of the activations' outliers moves into the weights (`kobako.pipeline.smooth`); 0 = none.
         rounding: ``nearest`` (symmetric), or ``gptq``: 4-bit tensors get asymmetric blocks, fitted and rounded so that
-            the outputs on the calibration text change least (`kobako.pipeline.gptq`).
+            the outputs on the calibration text change least (`kobako.pipeline.gptq`); ``tuned``: so as well, and then
+            the codes of each layer are moved together by gradients (`kobako.pipeline.tune`), which takes minutes.
         wide: parameters kept in 8 bits although `weight_bits` or `embedding_bits` is 4, by name.
         loss_limit_nats: the mean KL to the original that the user allows; None = the recipe's usual gate.
         calibration_sha256: of the user's own calibration text; None = kobako's.
@@ -125,7 +126,12 @@ class Recipe:
     @property
     def calibrated(self) -> bool:
         """Whether quantizing reads a calibration text."""
-        return self.smoothing > 0.0 or self.rounding == "gptq"
+        return self.smoothing > 0.0 or self.asymmetric
+
+    @property
+    def asymmetric(self) -> bool:
+        """Whether 4-bit tensors have asymmetric blocks."""
+        return self.rounding != "nearest"
 
 
 RECIPES: Mapping[str, Recipe] = {

@@ -101,7 +101,7 @@ def weights_bytes(config: Mapping[str, Any], recipe: Recipe) -> int:
     """Bytes of all codes and 16-bit scales."""
     linear, embedding = parameters_of(config)
     per_group = 16 / recipe.group_size if recipe.group_size else 0.0
-    if recipe.rounding == "gptq" and recipe.group_size:
+    if recipe.asymmetric and recipe.group_size:
         per_group += 8 / recipe.group_size  # the block's shift
     grouped_table = per_group if recipe.embedding_bits == 4 else 0.0
     return table_bytes(config, recipe) + int(

@@ -33,6 +33,7 @@ CODE: Mapping[str, tuple[str, ...]] = {
         "calibration.py",
         "prooftext.py",
         "gptq.py",
+        "tune.py",
         "tokens.py",
         "templates.py",
         "rendering.py",

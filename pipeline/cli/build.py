@@ -19,6 +19,7 @@ from .options import (
     chosen_recipe,
     chosen_targets,
     context_option,
+    effort_option,
     json_option,
     max_kl_option,
     offline_option,
@@ -29,6 +30,7 @@ from .options import (
     recipe_option,
     size_budget_option,
     target_option,
+    with_effort,
 )
 
 
@@ -45,6 +47,7 @@ from .options import (
 @size_budget_option
 @max_kl_option
 @calibration_option
+@effort_option
 @click.option("--adapter", default="", help="A LoRA adapter to merge first: a directory that PEFT saved, or a Hub id.")
 @context_option
 @click.option(
@@ -80,6 +83,7 @@ def command(
     size_budget: str | None,
     max_kl: float | None,
     calibration: Path | None,
+    effort: str,
     adapter: str,
     context_tokens: int | None,
     tasks: tuple[str, ...],
@@ -118,7 +122,7 @@ def command(
     request = Request(
         model=model,
         targets=chosen_targets(targets),
-        recipe=calibrated_on(chosen_recipe(recipe, goal), calibration),
+        recipe=with_effort(calibrated_on(chosen_recipe(recipe, goal), calibration), effort),
         calibration=calibration,
         adapter=adapter,
         goal=goal,

@@ -57,7 +57,7 @@ class Packing:
             return ""
         if self.bits != 4 or recipe.weight_bits != 4:
             return f"its {self.bits}-bit grid is not one of recipe {recipe.name}"
-        if recipe.rounding == "nearest":
+        if not recipe.asymmetric:
             return f"recipe {recipe.name} has symmetric blocks only"
         if self.scattered:
             return "the inputs of its groups lie apart (desc_act)"

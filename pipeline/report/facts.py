@@ -165,7 +165,8 @@ def recipe_words(data: Mapping[str, Any]) -> str:
     kind = "float" if recipe["embedding_bits"] == 16 else "integer"
     own = recipe.get("calibration_sha256")
     calibrated = f"; calibrated on a text of the builder's own (SHA-256 {own[:12]}…)" if own else ""
-    return f"{bits}-bit integer weights, {scale}; {recipe['embedding_bits']}-bit {kind} embedding{calibrated}"
+    tuned = "; codes tuned by gradients" if recipe.get("rounding") == "tuned" else ""
+    return f"{bits}-bit integer weights, {scale}; {recipe['embedding_bits']}-bit {kind} embedding{tuned}{calibrated}"
 
 
 def origin_words(data: Mapping[str, Any]) -> str:

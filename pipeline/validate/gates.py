@@ -65,7 +65,7 @@ def quality_gate(recipe: Recipe) -> Gate:
 
     Raises UsageError for a recipe without a gate.
     """
-    known = QUALITY_GATES.get(recipe.name) or (QUALITY_GATES["int4-small"] if recipe.rounding == "gptq" else None)
+    known = QUALITY_GATES.get(recipe.name) or (QUALITY_GATES["int4-small"] if recipe.asymmetric else None)
     if known is None:
         raise UsageError(f"recipe {recipe.name!r} has no quality gate.", f"Recipes: {', '.join(QUALITY_GATES)}.")
     return known if recipe.loss_limit_nats is None else Gate(kl_nats=recipe.loss_limit_nats, top1=known.top1)
