@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from .contracts import Activations, Exported, ExportOptions, FloatArray, Progress, Quantized, Recipe
+from .contracts import Activations, Exported, ExportOptions, FloatArray, KvCache, KvCost, Progress, Quantized, Recipe
 
 OnText = Callable[[str], bool | None]
 """Receives a piece of an answer; true ends the answer."""
@@ -150,6 +150,11 @@ class Target(Protocol):
     @property
     def recipes(self) -> tuple[str, ...]:
         """Names of the recipes this target can hold."""
+        ...
+
+    @property
+    def kv_caches(self) -> Mapping[KvCache, KvCost]:
+        """The KV caches this target can have, and what each takes."""
         ...
 
     @property
