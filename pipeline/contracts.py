@@ -34,14 +34,6 @@ KvCache = Literal["float", "int8"]
 """How keys and values are kept: in the target's own float type, or in int8 per token and head with step and zero."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class KvCost:
-    """Bytes of a KV cache: of each value, and of what stands beside each head's vector."""
-
-    value_bytes: int
-    vector_bytes: int = 0
-
-
 def no_progress(fraction: float, text: str) -> None:
     """A Progress for callers that show none."""
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kobako.pipeline.contracts import Activations, Exported, ExportOptions, KvCache, KvCost, Progress, Quantized, Recipe
+from kobako.pipeline.contracts import Activations, Exported, ExportOptions, KvCache, Progress, Quantized, Recipe
 from kobako.pipeline.embeddings import table_path
-from kobako.pipeline.protocols import EncoderRuntime, Engine, Runtime, StoredWeight
+from kobako.pipeline.protocols import EncoderRuntime, Engine, KvCost, Runtime, StoredWeight
 
 PACKAGE = "model.mlpackage"
 

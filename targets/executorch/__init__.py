@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kobako.pipeline.contracts import Activations, Exported, ExportOptions, KvCache, KvCost, Progress, Quantized, Recipe
-from kobako.pipeline.protocols import EncoderRuntime, Engine, Runtime, StoredWeight
+from kobako.pipeline.contracts import Activations, Exported, ExportOptions, KvCache, Progress, Quantized, Recipe
+from kobako.pipeline.protocols import EncoderRuntime, Engine, KvCost, Runtime, StoredWeight
 
 
 class ExecuTorch:
