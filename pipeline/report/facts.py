@@ -174,7 +174,11 @@ def cache_words(data: Mapping[str, Any]) -> str:
     if data.get("kv_cache", "float") == "float":
         return ""
     sizes = {name: entry["kv_cache_bytes"] for name, entry in data["targets"].items()}
-    return " kept in int8 (" + words.listed([f"{name}: {words.human_bytes(n)}" for name, n in sizes.items()]) + ")"
+    return (
+        ", keys and values in int8 ("
+        + words.listed([f"{name}: {words.human_bytes(n)}" for name, n in sizes.items()])
+        + ")"
+    )
 
 
 def origin_words(data: Mapping[str, Any]) -> str:

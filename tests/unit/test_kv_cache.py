@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from kobako.pipeline.build import build
 from kobako.pipeline.cache import Cache
 from kobako.pipeline.cli.main import cli
-from kobako.pipeline.contracts import RECIPES, ExportOptions
-from kobako.pipeline.errors import UnsupportedRecipe, UsageError
+from kobako.pipeline.contracts import RECIPES, Expectations, ExportOptions
+from kobako.pipeline.errors import BadArtifact, UnsupportedRecipe, UsageError
 from kobako.pipeline.fetch import fetch, parse
 from kobako.pipeline.heads import Head
 from kobako.pipeline.kvcache import cache_shapes, kv_cache_bytes
@@ -19,7 +20,14 @@ from kobako.pipeline.manifest import exported_of, read_manifest
 from kobako.pipeline.plan import plan
 from kobako.pipeline.prepare import settled
 from kobako.pipeline.run import Request
-from kobako.pipeline.standard import cache_of, kind_of, rounds_activations
+from kobako.pipeline.standard import (
+    cache_of,
+    from_expectations,
+    from_golden,
+    kind_of,
+    rounds_activations,
+    write_golden,
+)
 from kobako.pipeline.validate.gates import fidelity_gate
 
 from tests.families import SHAPES, Shape, config_of
@@ -104,6 +112,28 @@ def test_the_package_says_it(tmp_path: Path) -> None:
     older = {key: value for key, value in manifest.items() if key != "kv_cache"}
     assert exported_of(home, older, "executorch").kv_cache == "float"
     assert exported_of(home, {**manifest, "kv_cache": "int8"}, "executorch").kv_cache == "int8"
+
+
+def test_golden_files_are_of_the_cache_that_is_kept(tmp_path: Path) -> None:
+    """A package is proven again against the reference that its artifact was proven against."""
+    (tmp_path / "expect.json").write_text(json.dumps({"float": {}, "int8-dynamic-kv8": {"noise": {}}}))
+    np.save(tmp_path / "ids.npy", np.zeros((1, 2), np.int32))
+    for number, kind in enumerate(("float", "int8-dynamic-kv8")):
+        np.save(tmp_path / f"logits-{kind}.npy", np.full((1, 2, 70), number, np.float32))
+        np.save(tmp_path / f"keys-{kind}.npy", np.full((1, 2, 1, 4), number, np.float32))
+        np.save(tmp_path / f"first-logits-{kind}.npy", np.zeros((1, 8), np.float32))
+    made = Expectations(directory=tmp_path, activations=("int8-dynamic",), kv_cache="int8")
+    (tmp_path / "golden").mkdir()
+    write_golden(made, tmp_path / "golden")
+    for standard in (
+        from_expectations(made, RECIPES["int8"], "int8-dynamic"),
+        from_golden(tmp_path / "golden", RECIPES["int8"], "int8-dynamic", "int8"),
+    ):
+        assert standard.kind == "int8-dynamic-kv8"
+        assert standard.quality == {"noise": {}}
+        assert standard.keys.max() == 1
+    with pytest.raises(BadArtifact):
+        from_golden(tmp_path / "golden", RECIPES["int8"], "int8-dynamic")
 
 
 def test_each_kind_of_artifact_has_a_reference_of_its_own() -> None:

@@ -81,10 +81,10 @@ def test_the_fixture_has_the_shape_of_the_real_data(proven: dict[str, Any], tmp_
 
 def test_a_cache_in_int8_is_named(proven: dict[str, Any]) -> None:
     for words in (render_html(proven), model_card(proven)):
-        assert "kept in int8" not in words
+        assert "keys and values" not in words
     proven["kv_cache"] = "int8"
     for words in (render_html(proven), model_card(proven)):
-        assert "1024 tokens kept in int8 (executorch: 47.2 MB" in words
+        assert "1024 tokens, keys and values in int8 (executorch: 47.2 MB" in words
 
 
 def test_the_smallest_real_data_can_be_shown(tmp_path: Path) -> None:
