@@ -161,7 +161,7 @@ class Target(Protocol):
         ...
 
     @property
-    def kv_caches(self) -> Mapping[KvCache]:
+    def kv_caches(self) -> Mapping[KvCache, KvCost]:
         """The KV caches this target can have, and what each takes."""
         ...
 
