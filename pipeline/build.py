@@ -21,6 +21,7 @@ from .contracts import Expectations, Exported, Measurement, Recipe, Report
 from .errors import KobakoError, UnsupportedRecipe
 from .fetch import adapted_name, parse, parse_adapter
 from .heads import find_head
+from .kvcache import check_kv_cache
 from .licences import check_licence
 from .mixture import Goal
 from .package import Contents, Proven, check_destination, package, package_name
@@ -69,6 +70,7 @@ def build(request: Request, cache: Cache, observer: Observer) -> Result:
     machine = Machine.here()
     for name in request.targets:
         _check_target(name, request.recipe)
+    check_kv_cache(request.targets, request.options.kv_cache)
     cache.prepare()
     limit = request.memory_limit_bytes or int(machine.available_bytes * 0.9)
     jobs = max(1, min(request.jobs or machine.cores, machine.cores))
@@ -85,7 +87,7 @@ def _build(run: Run, jobs: int, limit: int, started: float) -> Result:
     ref = parse(request.model)
     adapter = parse_adapter(request.adapter) if request.adapter else None
     recipe_name = request.recipe.name if request.goal is None else request.goal.recipe_name()
-    name = package_name(adapted_name(ref.name, adapter), recipe_name)
+    name = package_name(adapted_name(ref.name, adapter), recipe_name, request.options.kv_cache)
     out = request.out or Path("dist") / name
     check_destination(out, name)
     source = fetch_source(run, ref)

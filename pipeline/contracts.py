@@ -30,6 +30,9 @@ ModelKind = Literal["decoder", "encoder"]
 Activations = Literal["float32", "float16", "int8-dynamic"]
 """What a target computes activations in. ``int8-dynamic``: asymmetric int8 per token, before each linear layer."""
 
+KvCache = Literal["float", "int8"]
+"""How keys and values are kept: in the target's own float type, or in int8 per token and head with step and zero."""
+
 
 def no_progress(fraction: float, text: str) -> None:
     """A Progress for callers that show none."""
@@ -175,10 +178,12 @@ class ExportOptions:
     Attributes:
         context_tokens: slots of the KV cache: prompt and answer together.
         prefill_tokens: the chunk length of prefill, where the target needs a static one.
+        kv_cache: how keys and values are kept.
     """
 
     context_tokens: int = 1024
     prefill_tokens: int = 128
+    kv_cache: KvCache = "float"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +196,7 @@ class Exported:
         files: paths inside the directory; a ``.mlpackage`` counts as its files.
         activations: what the artifact computes activations in.
         context_tokens: slots of the KV cache.
+        kv_cache: how keys and values are kept in it.
         details: figures and facts of the target's own for manifest and report, JSON values only.
         kind: whether it continues text or answers with a vector or labels.
         table: name of the embedding table that the artifact is fed from; it lies beside the artifact or, in a package,
@@ -202,6 +208,7 @@ class Exported:
     files: tuple[str, ...]
     activations: Activations
     context_tokens: int
+    kv_cache: KvCache = "float"
     kind: ModelKind = "decoder"
     details: Mapping[str, Any] = field(default_factory=dict)
     table: str | None = None
@@ -211,13 +218,14 @@ class Exported:
 class Expectations:
     """What artifacts of one Quantized must say, computed once in PyTorch; the data lie in `directory`.
 
-    ``ids.npy`` int32 ``[W, T]``: windows of the proof text. ``logits-ACTIVATIONS.npy`` float32 ``[W, T, V]`` and
-    ``keys-ACTIVATIONS.npy`` float32 ``[L, K, H, D]`` (the key cache after the first K tokens of the first window),
-    for each activation model asked for. ``expect.json``: prompts, greedy continuations, quality figures.
+    ``ids.npy`` int32 ``[W, T]``: windows of the proof text. ``logits-KIND.npy`` float32 ``[W, T, V]`` and
+    ``keys-KIND.npy`` float32 ``[L, K, H, D]`` (the key cache after the first K tokens of the first window), for each
+    kind of reference asked for (`kobako.pipeline.standard`). ``expect.json``: prompts, greedy continuations, quality.
     """
 
     directory: Path
     activations: tuple[Activations, ...]
+    kv_cache: KvCache = "float"
 
 
 @dataclass(frozen=True, kw_only=True)

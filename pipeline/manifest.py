@@ -139,6 +139,7 @@ def exported_of(package: Path, manifest: Mapping[str, Any], target: str) -> Expo
         files=tuple(file["path"].removeprefix(f"{target}/") for file in entry["files"]),
         activations=entry["activations"],
         context_tokens=manifest["context_tokens"],
+        kv_cache=manifest.get("kv_cache", "float"),
         details=entry["details"],
         kind=manifest.get("kind", "decoder"),
         table=entry.get("table"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import families
@@ -13,6 +14,7 @@ from .contracts import RECIPES, ExportOptions, Reference, Source
 from .errors import KobakoError
 from .estimate import Estimate, estimate
 from .heads import encoder_task, find_head
+from .kvcache import check_kv_cache, kv_cache_bytes
 from .mixture import Curve, Mixture
 from .prepare import settled
 from .reference.grids import source_grid
@@ -36,6 +38,7 @@ class Plan:
 
     Attributes:
         curve: mixtures of 4 and 8 bits, smallest first; empty until a build with a goal has measured the parts.
+        kv_cache_bytes: of the whole context's keys and values, by target.
     """
 
     model: str
@@ -46,12 +49,14 @@ class Plan:
     available_bytes: int
     note: str
     curve: tuple[Mixture, ...] = ()
+    kv_cache_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 def plan(request: Request, cache: Cache) -> Plan:
-    """The plan of ``kobako build``. Raises NotFound for an unknown model."""
+    """The plan of ``kobako build``. Raises NotFound (model), UnsupportedRecipe (a cache that a target lacks)."""
     from .fetch import fetch, parse
 
+    check_kv_cache(request.targets, request.options.kv_cache)
     ref = parse(request.model)
     try:
         source = fetch(ref, cache.root / "downloads", lambda _fraction, _text: None, offline=True)
@@ -114,6 +119,7 @@ def _fetched(request: Request, source: Source, cache: Cache) -> Plan:
         available_bytes=available,
         note=" ".join(filter(None, (source_grid(source, recipe), short_note(short)))),
         curve=_curve(cache, load_key),
+        kv_cache_bytes={name: kv_cache_bytes(config, options, name) for name in names} if config else {},
     )
 
 

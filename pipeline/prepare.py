@@ -88,10 +88,13 @@ def prepare(run: Run, source: Source, limit: int) -> Prepared:
 def settled(request: Request, head: Head | None) -> Request:
     """The request, its context that of the model where an encoder's was not asked for.
 
-    Raises UnsupportedRecipe for a mixture of 4 and 8 bits, whose sensitivity is measured on next tokens.
+    Raises UnsupportedRecipe for what an encoder cannot have: a mixture of 4 and 8 bits, whose sensitivity is measured
+    on next tokens, and a KV cache.
     """
     if head is None:
         return request
+    if request.options.kv_cache != "float":
+        raise UnsupportedRecipe("an encoder reads its text at once and has no KV cache.", "Leave --kv-cache out.")
     if request.goal is not None:
         raise UnsupportedRecipe(
             "mixtures of 4 and 8 bits are measured for models that write text, not for encoders.",

@@ -79,6 +79,8 @@ CODE: Mapping[str, tuple[str, ...]] = {
     "measure": ("measure.py", "encoder", "tokens.py", "generate.py"),
     "package": (
         "package.py",
+        "kvcache.py",
+        "estimate.py",
         "manifest.py",
         "sbom.py",
         "licences.py",
@@ -155,6 +157,7 @@ def expect_inputs(
         "quantized": quantize_key,
         "activations": sorted({targets.get(name).activations(recipe) for name in names}),
         "context": options.context_tokens,
+        "kv_cache": options.kv_cache,
         "code": code_of("expect"),
     }
 

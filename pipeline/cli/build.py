@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ..contracts import KvCache
 from ..errors import UsageError
 from ..licences import POLICIES, Policy
 from .options import (
@@ -21,6 +22,7 @@ from .options import (
     context_option,
     effort_option,
     json_option,
+    kv_cache_option,
     max_kl_option,
     offline_option,
     open_cache,
@@ -50,6 +52,7 @@ from .options import (
 @effort_option
 @click.option("--adapter", default="", help="A LoRA adapter to merge first: a directory that PEFT saved, or a Hub id.")
 @context_option
+@kv_cache_option
 @click.option(
     "--task", "tasks", multiple=True, help="What the package is for; repeatable [default: all the model can do]."
 )
@@ -86,6 +89,7 @@ def command(
     effort: str,
     adapter: str,
     context_tokens: int | None,
+    kv_cache: KvCache,
     tasks: tuple[str, ...],
     out: str | None,
     memory_limit: str | None,
@@ -110,6 +114,8 @@ def command(
     from .matrixbuild import MatrixOptions, build_matrix, check_one
 
     if matrix is not None:
+        if kv_cache != "float":
+            raise UsageError("--kv-cache is for one model; a --matrix does not take it.", "Drop one.")
         orders = MatrixOptions(
             out=out or "dist", cache=str(cache_dir or ""), shared=shared_cache, measure=measure, offline=offline,
             allow_failing=allow_failing, licence_policy=licence_policy,
@@ -126,7 +132,7 @@ def command(
         calibration=calibration,
         adapter=adapter,
         goal=goal,
-        options=chosen_options(context_tokens),
+        options=chosen_options(context_tokens, kv_cache),
         own_context=context_tokens is None,
         tasks=tasks,
         out=Path(out) if out else None,

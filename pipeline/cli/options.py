@@ -12,7 +12,7 @@ import click
 
 from ..cache import Cache, default_root
 from ..codec import json_text
-from ..contracts import DEFAULT_RECIPE, RECIPES, ExportOptions, Recipe
+from ..contracts import DEFAULT_RECIPE, RECIPES, ExportOptions, KvCache, Recipe
 from ..errors import UsageError
 from ..mixture import Goal
 
@@ -49,6 +49,11 @@ context_option = click.option(
     "--context", "-c", "context_tokens", type=click.IntRange(64, 131072),
     help="Tokens of prompt and answer together, or of an encoder's text "
     f"[default: {ExportOptions().context_tokens}; an encoder's own length].",
+)  # fmt: skip
+kv_cache_option = click.option(
+    "--kv-cache", type=click.Choice(["float", "int8"]), default="float", show_default=True,
+    help="How keys and values are kept: int8 takes about a quarter of the "
+    "memory and more time per token; for ExecuTorch only.",
 )  # fmt: skip
 offline_option = click.option("--offline", is_flag=True, help="Use only what is on this machine already.")
 
@@ -107,9 +112,10 @@ def chosen_goal(size_budget: str | None, max_kl: float | None) -> Goal | None:
     return None if size is None and max_kl is None else Goal(size_bytes=size, loss_nats=max_kl)
 
 
-def chosen_options(context_tokens: int | None) -> ExportOptions:
-    """The context asked for, or the default."""
-    return ExportOptions() if context_tokens is None else ExportOptions(context_tokens=context_tokens)
+def chosen_options(context_tokens: int | None, kv_cache: KvCache) -> ExportOptions:
+    """The context asked for, or the default, and the cache."""
+    made = ExportOptions(kv_cache=kv_cache)
+    return made if context_tokens is None else replace(made, context_tokens=context_tokens)
 
 
 def open_cache(directory: Path | None, shared_url: str = "") -> Cache:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import encoder, words
-from .facts import TargetFacts, headline, origin_words, recipe_words, targets_of
+from .facts import TargetFacts, cache_words, headline, origin_words, recipe_words, targets_of
 from .markdown import block, code, markdown_table, proof_table, text
 from .page import unverified
 from .snippets import run_snippet
@@ -73,7 +73,8 @@ def _licence(licence: str) -> dict[str, Any]:
 def _what(data: Mapping[str, Any]) -> str:
     return (
         f"A package for phones of {data['source']['name']}: {recipe_words(data)}, the same integers in every format, "
-        f"for a context of {data['context_tokens']} tokens. Tasks: {words.listed(list(data['tasks'])) or 'none'}."
+        f"for a context of {data['context_tokens']} tokens{cache_words(data)}. "
+        f"Tasks: {words.listed(list(data['tasks'])) or 'none'}."
         + (f" {encoder.head_words(data)}" if encoder.is_encoder(data) else "")
     )
 

@@ -169,6 +169,18 @@ def recipe_words(data: Mapping[str, Any]) -> str:
     return f"{bits}-bit integer weights, {scale}; {recipe['embedding_bits']}-bit {kind} embedding{tuned}{calibrated}"
 
 
+def cache_words(data: Mapping[str, Any]) -> str:
+    """What is said of a KV cache that is not the target's own float type, and its size; empty otherwise."""
+    if data.get("kv_cache", "float") == "float":
+        return ""
+    sizes = {name: entry["kv_cache_bytes"] for name, entry in data["targets"].items()}
+    return (
+        ", keys and values in int8 ("
+        + words.listed([f"{name}: {words.human_bytes(n)}" for name, n in sizes.items()])
+        + ")"
+    )
+
+
 def origin_words(data: Mapping[str, Any]) -> str:
     """Where the model came from; of a local path only its last name, since other people will read it."""
     origin = str(data["source"]["origin"])

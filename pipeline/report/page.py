@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import encoder, plots, words
-from .facts import PARTS, TargetFacts, headline, origin_words, recipe_words, targets_of
+from .facts import PARTS, TargetFacts, cache_words, headline, origin_words, recipe_words, targets_of
 from .pareto import pareto_plot
 from .rows import table
 from .textplot import texts_decades, texts_plot
@@ -42,7 +42,8 @@ def _values(data: Mapping[str, Any]) -> dict[str, Any]:
         "headline": headline(data),
         "proven": bool(targets) and all(target.passed for target in targets),
         "subtitle": (
-            f"{data['name']} with {recipe_words(data)}, for a context of {data['context_tokens']} tokens; "
+            f"{data['name']} with {recipe_words(data)}, "
+            f"for a context of {data['context_tokens']} tokens{cache_words(data)}; "
             f"tasks: {words.listed(list(data['tasks'])) or 'none'}."
             + (f" {encoder.head_words(data)}" if encoder.is_encoder(data) else "")
         ),

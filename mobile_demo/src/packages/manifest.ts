@@ -35,7 +35,7 @@ export interface Task {
 export interface Target {
   readonly files: readonly FileEntry[];
   readonly activations: 'float32' | 'float16' | 'int8-dynamic';
-  readonly needs: { readonly ram_bytes: number; readonly runtimes: Readonly<Record<string, string>> };
+  readonly needs: { readonly ram_bytes: number; readonly kv_cache_bytes?: number; readonly runtimes: Readonly<Record<string, string>> };
   readonly proven: boolean;
   readonly details: Readonly<Record<string, unknown>>;
 }
@@ -47,6 +47,8 @@ export interface Manifest {
   readonly model: { readonly name: string; readonly licence: string; readonly origin: string; readonly revision: string };
   readonly recipe: { readonly name: string; readonly weight_bits: number };
   readonly context_tokens: number;
+  /** How keys and values are kept; packages made before it was told keep them in float. */
+  readonly kv_cache?: 'float' | 'int8';
   readonly stop_ids: readonly number[];
   readonly chat_template: string | null;
   readonly tasks: readonly Task[];

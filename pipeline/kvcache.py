@@ -1,0 +1,53 @@
+"""The KV cache of an artifact: whether a target has the kind that is asked for, and what it takes in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kobako import targets
+
+from .contracts import ExportOptions, KvCache
+from .errors import UnsupportedRecipe
+from .estimate import entry, is_encoder
+
+
+def check_kv_cache(names: Sequence[str], kv_cache: KvCache) -> None:
+    """Raise UnsupportedRecipe for a target that does not keep keys and values so, naming those that do."""
+    able = [name for name in targets.names() if kv_cache in targets.get(name).kv_caches]
+    for name in names:
+        if name not in able:
+            others = " ".join(f"--target {other}" for other in able)
+            raise UnsupportedRecipe(
+                f"target {name} has no {kv_cache} KV cache.",
+                f"These have: {', '.join(able)}. Build with {others} only.",
+            )
+
+
+def cache_shapes(config: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    """Key/value heads and their dimension of each layer with a cache, from config.json alone; empty for encoders."""
+    if is_encoder(config):
+        return ()
+    hidden, layers, heads = (
+        entry(config, name) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")
+    )
+    if hidden is None or layers is None or heads is None:
+        return ()
+    kinds = config.get("layer_types") or [""] * layers
+    own = layers - int(config.get("num_kv_shared_layers") or 0)
+    depth = int(config.get("head_dim") or hidden // heads)
+    wide = int(config.get("global_head_dim") or depth)
+    kv_heads = int(config.get("num_key_value_heads") or heads)
+    found = []
+    for layer, kind in enumerate(kinds[:own]):
+        differs = (config.get("per_layer_config") or {}).get(str(layer), {})  # as transformers writes it
+        dim = differs.get("head_dim", wide if kind == "full_attention" else depth)
+        found.append((int(differs.get("num_key_value_heads", kv_heads)), int(dim)))
+    return tuple(found)
+
+
+def kv_cache_bytes(config: Mapping[str, Any], options: ExportOptions, target: str) -> int:
+    """Bytes of the whole cache of a target's artifact: keys and values of every layer and slot."""
+    cost = targets.get(target).kv_caches[options.kv_cache]
+    per_token = sum(2 * heads * (cost.value_bytes * dim + cost.vector_bytes) for heads, dim in cache_shapes(config))
+    return per_token * options.context_tokens
