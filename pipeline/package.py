@@ -18,6 +18,7 @@ from .contracts import Expectations, Exported, ExportOptions, Measurement, Quant
 from .embeddings import link_table
 from .errors import BadArtifact, OutputError, ProofFailed
 from .heads import find_head
+from .leftout import left_out
 from .licences import write_legal
 from .manifest import FORMAT_VERSION, MANIFEST_FILE, check_manifest, file_entries, read_manifest
 from .mixture import Mixture
@@ -162,6 +163,7 @@ def report_data(contents: Contents) -> dict[str, Any]:
         "name": contents.quantized.name,
         "source": _without_directories(contents.source),
         "model_type": contents.quantized.model_type,
+        "left_out": list(left_out(contents.source)),
         "head": to_json(find_head(contents.quantized.directory)),
         "recipe": to_json(contents.quantized.recipe),
         "context_tokens": contents.options.context_tokens,
@@ -225,6 +227,7 @@ def build_manifest(contents: Contents, work: Path) -> dict[str, Any]:
             "model_type": quantized.model_type,
             "licence": contents.source.licence,
             "files": [to_json(file) for file in contents.source.all_files],
+            **({"left_out": list(parts)} if (parts := left_out(contents.source)) else {}),
             **_adapter_of(contents.source),
         },
         "recipe": to_json(recipe),

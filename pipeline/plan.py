@@ -13,6 +13,7 @@ from .contracts import RECIPES, ExportOptions, Reference, Source
 from .errors import KobakoError
 from .estimate import Estimate, estimate
 from .heads import encoder_task, find_head
+from .leftout import left_out, text_only
 from .mixture import Curve, Mixture
 from .prepare import settled
 from .reference.grids import source_grid
@@ -35,6 +36,7 @@ class Plan:
     """The steps of a build in order; sizes are 0 when the model's config is not on this machine yet.
 
     Attributes:
+        left_out: what the checkpoint reads besides text, which is not exported.
         curve: mixtures of 4 and 8 bits, smallest first; empty until a build with a goal has measured the parts.
     """
 
@@ -45,6 +47,7 @@ class Plan:
     disk_bytes: int
     available_bytes: int
     note: str
+    left_out: tuple[str, ...] = ()
     curve: tuple[Mixture, ...] = ()
 
 
@@ -112,7 +115,8 @@ def _fetched(request: Request, source: Source, cache: Cache) -> Plan:
         weights_bytes=need.weights_bytes,
         disk_bytes=need.disk_bytes,
         available_bytes=available,
-        note=" ".join(filter(None, (source_grid(source, recipe), short_note(short)))),
+        note=" ".join(filter(None, (text_only(left_out(source)), source_grid(source, recipe), short_note(short)))),
+        left_out=left_out(source),
         curve=_curve(cache, load_key),
     )
 

@@ -29,6 +29,8 @@ class Family:
             else, so that a scale can move from one to the other (`kobako.pipeline.smooth`).
         norm_offset: what the modeling code adds to the stored weights of its RMSNorms (Gemma: 1).
         rewrite: config.json of this family → that of another which computes the same from the same tensors, or None.
+        senses: of a multimodal checkpoint, entry of its config.json → what that part reads besides text. `rewrite`
+            takes the text part; what is left out is said in manifest, reports and ``kobako plan``.
         stored_names: tensors that checkpoints call otherwise than transformers' modules do: stored name → parameter.
         stored_prefixes: the same for whole parts of a checkpoint: beginning of a stored name → of the parameter's.
         stored_ends: the same for the last parts of names.
@@ -67,6 +69,7 @@ class Family:
     )
     norm_offset: float = 0.0
     rewrite: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    senses: Mapping[str, str] = field(default_factory=dict)
     stored_names: Mapping[str, str] = field(default_factory=dict)
     stored_prefixes: Mapping[str, str] = field(default_factory=dict)
     stored_ends: Mapping[str, str] = field(default_factory=dict)
@@ -83,6 +86,10 @@ class Family:
     gguf_window_pattern: int = 0
     gguf_local_theta: float = 10000.0
     litert_lm_model_type: str = "generic_model"
+
+
+SENSES: Mapping[str, str] = {"vision_config": "images", "audio_config": "audio"}
+"""What multimodal models of transformers call their eyes and ears."""
 
 
 def text_part(config: Mapping[str, Any]) -> dict[str, Any]:
