@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from . import families
 from .allocate import mixtures
@@ -146,11 +145,8 @@ def _curve(cache: Cache, load_key: str) -> tuple[Mixture, ...]:
 def _config(cache: Cache, load_key: str, source: Source) -> dict[str, object] | None:
     """config.json as loaded before, or as it lies in the source (a GGUF file has none)."""
     if entry := cache.find("load", load_key):
-        value = dict(entry.value)
-        directory = from_json(value, Reference).directory
-    else:
-        directory = source.directory
-    path = Path(directory) / "config.json"
+        return dict(read_json(from_json(dict(entry.value), Reference).directory / "config.json"))
+    path = source.directory / "config.json"
     if not path.is_file():
         return None
     config = dict(read_json(path))

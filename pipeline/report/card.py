@@ -32,6 +32,7 @@ PIPELINES = {
     "embed": "feature-extraction",
     "classify": "text-classification",
     "fill-mask": "fill-mask",
+    "answer": "question-answering",
 }
 
 

@@ -224,7 +224,10 @@ class RotaryTable(nn.Module):
 
 
 class StaticCache(Cache):
-    """Keys and values in buffers ``[1, C, H, D]`` that ``llama.update_cache`` writes in place."""
+    """Keys and values in buffers ``[1, C, H, D]`` that ``llama.update_cache`` writes in place.
+
+    The fused attention knows one D only: shorter values lie in slots as long as the keys', zeros behind them.
+    """
 
     def __init__(self, keys: list[torch.Tensor], values: list[torch.Tensor], position: Position) -> None:
         self.layers: list[Any] = []  # transformers asks them for mask shapes; full attention needs no mask
@@ -235,6 +238,8 @@ class StaticCache(Cache):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write ``[1, H, S, D]`` at the current position; the whole buffers come back."""
         write = torch.ops.llama.update_cache
+        if shorter := key_states.shape[-1] - value_states.shape[-1]:
+            value_states = nn.functional.pad(value_states, (0, shorter))
         write(key_states.transpose(1, 2), self.keys[layer_idx], self.position.start)
         write(value_states.transpose(1, 2), self.values[layer_idx], self.position.start)
         return self.keys[layer_idx], self.values[layer_idx]
@@ -254,6 +259,7 @@ def attention_function(position: Position) -> Callable[..., tuple[torch.Tensor, 
         module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _mask: object, **named: Any
     ) -> tuple[torch.Tensor, None]:
         slots, tokens = key.shape[1], query.shape[2]
+        depth = getattr(module, "v_head_dim", query.shape[-1])
         options = attention_options(module, named, query.shape[-1], slots)
         if options.softcap is not None:
             mask = position.mask(tokens, slots, options.window or slots)
@@ -261,7 +267,8 @@ def attention_function(position: Position) -> Callable[..., tuple[torch.Tensor, 
         narrowed = None if options.window is None else position.mask(tokens, slots, options.window)
         swapped, start = query.transpose(1, 2), position.start
         sdpa = torch.ops.llama.custom_sdpa
-        return sdpa(swapped, key, value, start, narrowed, 0.0, narrowed is None, options.scaling), None
+        output = sdpa(swapped, key, value, start, narrowed, 0.0, narrowed is None, options.scaling)
+        return output if depth == output.shape[-1] else output[..., :depth], None
 
     return attend
 
@@ -287,11 +294,11 @@ class Decoder(nn.Module):
         self.position = position
         self.probe = False
         sizes = cache_sizes(model.config)
-        self.layers = sizes.layers
+        self.layers = len(sizes)
         model.get_output_embeddings().register_forward_pre_hook(last_token)
-        for layer, (heads, dim) in enumerate(sizes.caches):
+        for layer, (heads, dim, _) in enumerate(sizes):
             self.register_buffer(f"keys_{layer}", torch.zeros(1, context_tokens, heads, dim))
-            self.register_buffer(f"values_{layer}", torch.zeros(1, context_tokens, heads, dim))
+            self.register_buffer(f"values_{layer}", torch.zeros(1, context_tokens, heads, dim))  # see `StaticCache`
 
     def forward(self, tokens: torch.Tensor, start_pos: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         start = start_pos[0].item()
