@@ -303,7 +303,7 @@ def test_a_question_and_a_passage_from_end_to_end(tmp_path: Path) -> None:
     shape = next(one for one in SHAPES if one.head.task == "answer")
     write_checkpoint(tmp_path / "tiny", AutoModelForQuestionAnswering, shape)
     package, passage = str(tmp_path / "answers"), "The moon is above the water."
-    options = ("-r", "int8", "-t", "litert", "--context", "64", "--no-measure", "--quiet")
+    options = ("-r", "int8", "-t", "litert", "--no-measure", "--quiet")
     built = kobako(tmp_path / "cache", "build", str(tmp_path / "tiny"), *options, "-o", package)
     assert built.returncode == 0, built.stderr[-3000:]
     said = json.loads(kobako(tmp_path / "cache", "run", package, "Where is it?", passage, "--json").stdout)
