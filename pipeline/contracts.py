@@ -304,7 +304,8 @@ class Task:
         languages: BCP 47 codes the task is good for; empty = not tied to languages.
         fills: by target language, more fields of the template; when there are any, one of them must be chosen.
         max_new_tokens: of an answer; 0 where none is generated.
-        output: what comes back: generated text, or an encoder's vector or labels with their probabilities.
+        output: what comes back: generated text, an encoder's vector, labels with their probabilities, or the span of a
+            passage that answers a question.
     """
 
     name: str
@@ -314,4 +315,4 @@ class Task:
     max_new_tokens: int = 128
     languages: tuple[str, ...] = ()
     fills: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    output: Literal["text", "vector", "labels"] = "text"
+    output: Literal["text", "vector", "labels", "span"] = "text"

@@ -24,8 +24,11 @@ def check_kv_cache(names: Sequence[str], kv_cache: KvCache) -> None:
             )
 
 
-def cache_shapes(config: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
-    """Key/value heads and their dimension of each layer with a cache, from config.json alone; empty for encoders."""
+def cache_shapes(config: Mapping[str, Any]) -> tuple[tuple[int, int, int], ...]:
+    """Heads of each layer with a cache, and the dimensions of their keys and values, from config.json alone.
+
+    Empty for encoders.
+    """
     if is_encoder(config):
         return ()
     hidden, layers, heads = (
@@ -33,6 +36,9 @@ def cache_shapes(config: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
     )
     if hidden is None or layers is None or heads is None:
         return ()
+    if config.get("kv_lora_rank"):  # expanded from a latent vector, one for all heads
+        key_dim = int(config["qk_nope_head_dim"]) + int(config["qk_rope_head_dim"])
+        return ((heads, key_dim, int(config["v_head_dim"])),) * layers
     kinds = config.get("layer_types") or [""] * layers
     own = layers - int(config.get("num_kv_shared_layers") or 0)
     depth = int(config.get("head_dim") or hidden // heads)
@@ -42,12 +48,15 @@ def cache_shapes(config: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
     for layer, kind in enumerate(kinds[:own]):
         differs = (config.get("per_layer_config") or {}).get(str(layer), {})  # as transformers writes it
         dim = differs.get("head_dim", wide if kind == "full_attention" else depth)
-        found.append((int(differs.get("num_key_value_heads", kv_heads)), int(dim)))
+        found.append((int(differs.get("num_key_value_heads", kv_heads)), int(dim), int(dim)))
     return tuple(found)
 
 
 def kv_cache_bytes(config: Mapping[str, Any], options: ExportOptions, target: str) -> int:
     """Bytes of the whole cache of a target's artifact: keys and values of every layer and slot."""
     cost = targets.get(target).kv_caches[options.kv_cache]
-    per_token = sum(2 * heads * (cost.value_bytes * dim + cost.vector_bytes) for heads, dim in cache_shapes(config))
+    per_token = sum(
+        heads * (cost.value_bytes * (key_dim + value_dim) + 2 * cost.vector_bytes)
+        for heads, key_dim, value_dim in cache_shapes(config)
+    )
     return per_token * options.context_tokens

@@ -19,6 +19,7 @@ from .embeddings import link_table
 from .errors import BadArtifact, OutputError, ProofFailed
 from .heads import find_head
 from .kvcache import kv_cache_bytes
+from .leftout import left_out
 from .licences import write_legal
 from .manifest import FORMAT_VERSION, MANIFEST_FILE, check_manifest, file_entries, read_manifest
 from .mixture import Mixture
@@ -163,6 +164,7 @@ def report_data(contents: Contents) -> dict[str, Any]:
         "name": contents.quantized.name,
         "source": _without_directories(contents.source),
         "model_type": contents.quantized.model_type,
+        "left_out": list(left_out(contents.source)),
         "head": to_json(find_head(contents.quantized.directory)),
         "recipe": to_json(contents.quantized.recipe),
         "context_tokens": contents.options.context_tokens,
@@ -228,6 +230,7 @@ def build_manifest(contents: Contents, work: Path) -> dict[str, Any]:
             "model_type": quantized.model_type,
             "licence": contents.source.licence,
             "files": [to_json(file) for file in contents.source.all_files],
+            **({"left_out": list(parts)} if (parts := left_out(contents.source)) else {}),
             **_adapter_of(contents.source),
         },
         "recipe": to_json(recipe),

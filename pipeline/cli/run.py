@@ -40,7 +40,8 @@ def command(
     """Run PACKAGE on TEXT (or on standard input), in the target's real runtime on this machine; the answer streams.
 
     A package that embeds prints the vector as JSON, or the cosine of two texts; one that classifies prints its labels
-    with their probabilities, one that fills in a masked word the likeliest words.
+    with their probabilities, one that fills in a masked word the likeliest words. One that answers questions takes a
+    question and a passage, and prints the words of the passage that are the answer.
     """
     from ..codec import to_json
     from ..errors import UsageError

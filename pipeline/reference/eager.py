@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import families
+from ..codec import read_json
 from ..contracts import FloatArray, Quantized
 from ..embeddings import TABLE_FILE, Table, open_table
 from ..heads import Head, find_head, reads_table
 from ..weights import QuantizedTensor, QuantizedWeights, open_weights
+from .modeling import own_class
 from .structure import embedding_scale
 
 if TYPE_CHECKING:
@@ -34,7 +36,10 @@ def load_config(directory: Path) -> PretrainedConfig:
     """The Hugging Face config in `directory`, read locally, no remote code."""
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(directory, local_files_only=True)
+    own = own_class(read_json(directory / "config.json")["model_type"])
+    kind = AutoConfig if own is None else own.config_class
+    config: PretrainedConfig = kind.from_pretrained(directory, local_files_only=True)
+    return config
 
 
 def empty_model(config: PretrainedConfig, attention: str | None = None) -> PreTrainedModel:
@@ -47,8 +52,14 @@ def empty_model(config: PretrainedConfig, attention: str | None = None) -> PreTr
     from accelerate import init_empty_weights
     from transformers import AutoModelForCausalLM
 
+    from .latent import expand_latents
+
+    own = own_class(config.model_type)
+    make = AutoModelForCausalLM.from_config if own is None else own._from_config
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
+        model: PreTrainedModel = make(config, attn_implementation=attention, dtype=torch.float32)
+        if getattr(config, "kv_lora_rank", None):
+            expand_latents(model)
     plain_linears(model)
     stored_buffers(model)
     constant_sparsity(model)

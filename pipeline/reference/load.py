@@ -103,16 +103,30 @@ def load_directory(source: Source, out: Path, task: EncoderTask | None) -> dict[
             "Fetch the model again; if it repeats, tell its authors.",
         )
     check_per_layer_table(config, family, names)
+    check_shapes(config, family, names)
     config.setdefault("tie_word_embeddings", family.head not in names)  # defaults differ between families
     if family.kind == "encoder":
         hf_tokenizer.write_encoders(source, out / "tokenizer", config)
         checkpoint = Checkpoint(source=source, family=family, config=config, names=names)
         write_head(head_for(checkpoint, ShippedTokenizer(out / "tokenizer"), task), out)
     else:
-        hf_tokenizer.write(source, out / "tokenizer", config)
+        hf_tokenizer.write(source, out / "tokenizer", config, family.tokenizer)
     config.pop("auto_map", None)  # a known architecture needs no code of the repository
     config.pop("quantization_config", None)  # from here on the weights are the floats that they stand for
     return config
+
+
+def check_shapes(config: Mapping[str, Any], family: families.Family, names: Mapping[str, tuple[Any, str]]) -> None:
+    """Raise IntegrityError when layers have other numbers of heads, or other widths, than config.json says."""
+    wanted = {} if family.shapes is None else family.shapes(config)
+    for name, shape in wanted.items():
+        holder, stored = names.get(name, (None, ""))
+        found = tuple(holder.get_slice(stored).get_shape()) if holder else None
+        if found != shape:
+            raise IntegrityError(
+                f"{stored or name} {f'has shape {found}' if found else 'is missing'}, by config.json it has {shape}.",
+                "Take config.json and weights from the same checkpoint.",
+            )
 
 
 def check_per_layer_table(config: Mapping[str, Any], family: families.Family, names: Container[str]) -> None:

@@ -140,7 +140,8 @@ def full_name(stored: str, family: Family) -> str:
         return family.stored_names[stored]
     for begin, wanted in family.stored_prefixes.items():
         if stored.startswith(begin):
-            return wanted + stored.removeprefix(begin)
+            stored = wanted + stored.removeprefix(begin)
+            break
     for end, now in family.stored_ends.items():
         if stored.endswith(end):
             stored = stored.removesuffix(end) + now

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..leftout import text_only
 from . import encoder, words
 from .facts import TargetFacts, cache_words, headline, origin_words, recipe_words, targets_of
 from .markdown import block, code, markdown_table, proof_table, text
@@ -31,6 +32,7 @@ PIPELINES = {
     "embed": "feature-extraction",
     "classify": "text-classification",
     "fill-mask": "fill-mask",
+    "answer": "question-answering",
 }
 
 
@@ -76,6 +78,7 @@ def _what(data: Mapping[str, Any]) -> str:
         f"for a context of {data['context_tokens']} tokens{cache_words(data)}. "
         f"Tasks: {words.listed(list(data['tasks'])) or 'none'}."
         + (f" {encoder.head_words(data)}" if encoder.is_encoder(data) else "")
+        + (f" {text_only(data['left_out'])}" if data["left_out"] else "")
     )
 
 

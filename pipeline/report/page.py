@@ -7,6 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from ..leftout import text_only
 from . import encoder, plots, words
 from .facts import PARTS, TargetFacts, cache_words, headline, origin_words, recipe_words, targets_of
 from .pareto import pareto_plot
@@ -46,6 +47,7 @@ def _values(data: Mapping[str, Any]) -> dict[str, Any]:
             f"for a context of {data['context_tokens']} tokens{cache_words(data)}; "
             f"tasks: {words.listed(list(data['tasks'])) or 'none'}."
             + (f" {encoder.head_words(data)}" if encoder.is_encoder(data) else "")
+            + (f" {text_only(data['left_out'])}" if data["left_out"] else "")
         ),
         "targets": [_target(target, number, ends, reads=reads) for number, target in enumerate(targets)],
         "titles": [target.title for target in targets],

@@ -6,12 +6,12 @@ D head dimension.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from kobako.pipeline.contracts import KvCache
-from kobako.pipeline.reference.structure import CacheSizes
+from kobako.pipeline.reference.structure import LayerCache
 from transformers.cache_utils import Cache
 
 from .position import Position
@@ -20,9 +20,9 @@ Buffer = Callable[[str], torch.Tensor]
 """A buffer of the traced module, by name."""
 
 
-def buffers(sizes: CacheSizes, context_tokens: int, kind: KvCache) -> Iterator[tuple[str, torch.Tensor]]:
+def buffers(sizes: Sequence[LayerCache], context_tokens: int, kind: KvCache) -> Iterator[tuple[str, torch.Tensor]]:
     """Name and initial value of every buffer of the cache, ``[1, C, H, D]`` or ``[1, C, H, 1]``."""
-    for layer, (heads, dim) in enumerate(sizes.caches):
+    for layer, (heads, dim, _) in enumerate(sizes):  # shorter values: see `FloatCache`
         for name in (f"keys_{layer}", f"values_{layer}"):
             if kind == "float":
                 yield name, torch.zeros(1, context_tokens, heads, dim)
@@ -33,7 +33,10 @@ def buffers(sizes: CacheSizes, context_tokens: int, kind: KvCache) -> Iterator[t
 
 
 class FloatCache(Cache):
-    """Keys and values in buffers ``[1, C, H, D]`` that ``llama.update_cache`` writes in place."""
+    """Keys and values in buffers ``[1, C, H, D]`` that ``llama.update_cache`` writes in place.
+
+    The fused attention knows one D only: shorter values lie in slots as long as the keys', zeros behind them.
+    """
 
     def __init__(self, buffer: Buffer, position: Position) -> None:
         self.layers: list[Any] = []  # transformers asks them for mask shapes; full attention needs no mask
@@ -43,6 +46,8 @@ class FloatCache(Cache):
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_args: object, **_kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write ``[1, H, S, D]`` at the current position; what attention reads comes back."""
+        if shorter := key_states.shape[-1] - value_states.shape[-1]:
+            value_states = torch.nn.functional.pad(value_states, (0, shorter))
         return (
             self.stored(f"keys_{layer_idx}", key_states.transpose(1, 2)),
             self.stored(f"values_{layer_idx}", value_states.transpose(1, 2)),

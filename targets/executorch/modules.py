@@ -211,6 +211,7 @@ def attention_function(position: Position) -> Callable[..., tuple[torch.Tensor, 
         module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _mask: object, **named: Any
     ) -> tuple[torch.Tensor, None]:
         filled, tokens = key.shape[1], query.shape[2]
+        depth = getattr(module, "v_head_dim", query.shape[-1])
         options = attention_options(module, named, query.shape[-1], position.slots)
         if options.softcap is not None:
             mask = position.mask(tokens, filled, options.window)
@@ -218,7 +219,8 @@ def attention_function(position: Position) -> Callable[..., tuple[torch.Tensor, 
         narrowed = None if options.window is None else position.mask(tokens, filled, options.window)
         swapped, start = query.transpose(1, 2), position.start
         sdpa = torch.ops.llama.custom_sdpa
-        return sdpa(swapped, key, value, start, narrowed, 0.0, narrowed is None, options.scaling), None
+        output = sdpa(swapped, key, value, start, narrowed, 0.0, narrowed is None, options.scaling)
+        return output if depth == output.shape[-1] else output[..., :depth], None
 
     return attend
 

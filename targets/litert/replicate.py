@@ -24,6 +24,8 @@ TRACED_LAYERS = 3
 def uniform(config: Any) -> bool:
     """Whether nothing in a config tells one layer from another."""
     layers = config.num_hidden_layers
+    if getattr(config, "is_heterogeneous", False):
+        return False
     per_layer = [value for value in vars(config).values() if isinstance(value, list | tuple) and len(value) == layers]
     return layers > TRACED_LAYERS and all(value[0] == one for value in per_layer for one in value)
 

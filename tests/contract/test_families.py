@@ -27,6 +27,7 @@ pytestmark = pytest.mark.heavy
 OPTIONS = ExportOptions(context_tokens=256, prefill_tokens=64)
 RECIPES = ("float16", "int8")
 CASES = [(shape, recipe, target) for shape in SHAPES for recipe in RECIPES for target in targets.names()]
+THEIRS = [shape for shape in SHAPES if shape.model_type != "openelm"]  # which is held against its paper: test_openelm
 
 Made = Callable[[Shape, str], Quantized]
 
@@ -107,7 +108,7 @@ def test_family(
 
 
 @pytest.mark.parametrize("bare", [False, True], ids=["whole", "bare"])
-@pytest.mark.parametrize("shape", SHAPES, ids=[shape.model_type for shape in SHAPES])
+@pytest.mark.parametrize("shape", THEIRS, ids=[shape.model_type for shape in THEIRS])
 def test_checkpoints_are_read_as_transformers_reads_them(shape: Shape, bare: bool, tmp_path: Path) -> None:
     """What `save_pretrained` writes, with and without the head around the bare model, gives the same logits."""
     import torch

@@ -143,7 +143,7 @@ def cache_alone(path: Path, slots: int, heads: int, depth: int) -> Path:
     """A .pte that writes keys and values ``[1, H, S, D]`` at a position and gives back what attention would read."""
     import torch
     from executorch.exir import to_edge
-    from kobako.pipeline.reference.structure import CacheSizes
+    from kobako.pipeline.reference.structure import LayerCache
     from kobako.targets.executorch.cache import RoundedCache, buffers
     from kobako.targets.executorch.decoder import register_operators
     from kobako.targets.executorch.position import Position
@@ -152,7 +152,7 @@ def cache_alone(path: Path, slots: int, heads: int, depth: int) -> Path:
         def __init__(self) -> None:
             super().__init__()
             self.position = Position(slots)
-            for name, value in buffers(CacheSizes(query_heads=heads, caches=((heads, depth),)), slots, "int8"):
+            for name, value in buffers([LayerCache(heads, depth, depth)], slots, "int8"):
                 self.register_buffer(name, value)
 
         def forward(self, keys: torch.Tensor, values: torch.Tensor, start_pos: torch.Tensor) -> Any:

@@ -90,7 +90,7 @@ def test_config_json_alone_tells_every_layers_cache(shape: Shape) -> None:
     from kobako.pipeline.reference.structure import cache_sizes
 
     config = config_of(shape)
-    assert cache_shapes(json.loads(config.to_json_string(use_diff=False))) == cache_sizes(config).caches
+    assert cache_shapes(json.loads(config.to_json_string(use_diff=False))) == cache_sizes(config)
 
 
 def test_plan_tells_the_size(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_a_family_file_is_short() -> None:
     ("model_type", "words"),
     [
         ("t5", "architecture t5: encoder-decoder"),
-        ("roberta", "architecture roberta: this encoder"),
+        ("electra", "architecture electra: this encoder"),
         ("modernbert", "architecture modernbert: this encoder"),
         ("lama", "'llama'"),
     ],

@@ -170,6 +170,7 @@ def report_data(*, fails: bool = False) -> dict[str, Any]:
             "licence": "Apache-2.0",
         },
         "model_type": "llama",
+        "left_out": [],
         "head": None,
         "recipe": {
             "name": "int8", "weight_bits": 8, "group_size": None, "embedding_bits": 8, "smoothing": 0.5,
