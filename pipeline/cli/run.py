@@ -15,6 +15,8 @@ ENCODER_TEXTS = 2
 EXAMPLES = """Example: kobako run dist/smollm2-135m-instruct-int8 --task summarize "A long text …"
 
 Example: kobako run dist/all-minilm-l6-v2-int8 --task embed "A man eats." "Someone has a meal."
+
+Example: kobako run dist/my-set --task translate --to fr "How much does this book cost?"
 """
 
 
@@ -23,6 +25,8 @@ Example: kobako run dist/all-minilm-l6-v2-int8 --task embed "A man eats." "Someo
 @click.argument("texts", metavar="[TEXT]...", nargs=-1)
 @click.option("--task", help="One of the package's tasks [default: its first].")
 @click.option("--to", help="Target language of a translation, such as fr.")
+@click.option("--from", "source", help="Of a set: language of the text, where the set chooses by it.")
+@click.option("--domain", help="Of a set: what the text is about, where the set chooses by it, such as finance.")
 @click.option("--target", "-t", help="executorch, coreml or litert [default: the first that runs here].")
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer [default: the task's].")
 @json_option
@@ -32,12 +36,16 @@ def command(
     texts: tuple[str, ...],
     task: str | None,
     to: str | None,
+    source: str | None,
+    domain: str | None,
     target: str | None,
     max_tokens: int | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Run PACKAGE on TEXT (or on standard input), in the target's real runtime on this machine; the answer streams.
+
+    Of a set of packages, the member that its table names for the task answers.
 
     A package that embeds prints the vector as JSON, or the cosine of two texts; one that classifies prints its labels
     with their probabilities, one that fills in a masked word the likeliest words. One that answers questions takes a
@@ -47,6 +55,7 @@ def command(
     from ..errors import UsageError
     from ..reprove import Wanted, is_encoder, run_package
 
+    package, task = _member(package, task, source, to, domain)
     given = texts or (_standard_input(),)
     if not all(text.strip() for text in given):
         raise UsageError("the text is empty.", "Give some words.")
@@ -71,6 +80,22 @@ def command(
         rate = (said.generated_tokens - 1) / said.decode_s if said.decode_s and said.generated_tokens > 1 else 0.0
         read = f"{said.prompt_tokens} tokens read in {said.prefill_s:.2f} s"
         click.echo(f"[{read}, {said.generated_tokens} said at {rate:.0f} tok/s]", err=True)
+
+
+def _member(
+    package: Path, task: str | None, source: str | None, to: str | None, domain: str | None
+) -> tuple[Path, str | None]:
+    """The package that shall run, and its task: of a set, what its table says."""
+    from ..errors import UsageError
+    from ..sets.check import package_for
+    from ..sets.table import is_set
+
+    if is_set(package):
+        member, route = package_for(package, task, source=source, to=to, domain=domain)
+        return member, route.task
+    if source is not None or domain is not None:
+        raise UsageError(f"{package} is no set of packages.", "Leave --from and --domain out.")
+    return package, task
 
 
 def _standard_input() -> str:

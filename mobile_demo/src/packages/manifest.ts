@@ -89,6 +89,15 @@ export function parseManifest(bytes: Uint8Array): Manifest {
   return data as Manifest;
 }
 
+/** Whether a manifest is of a model that answers with vectors or labels, which this app does not run. */
+export function isEncoder(bytes: Uint8Array): boolean {
+  try {
+    return JSON.parse(fromUtf8(bytes)).kind === 'encoder';
+  } catch {
+    return false; // parseManifest says what is wrong
+  }
+}
+
 /** Every file an engine needs: the target's own without what `skip` matches, tokenizer, golden files, legal texts. */
 export function filesFor(manifest: Manifest, target: string, skip?: RegExp): readonly FileEntry[] {
   const own = manifest.targets[target]?.files ?? [];

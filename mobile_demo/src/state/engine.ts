@@ -4,9 +4,9 @@ import { checkMemory, chooseEngine } from '../engine/choose';
 import { ENGINES } from '../engine/index';
 import type { Engine, EngineInfo, Model } from '../engine/types';
 import { checkBeforeUse, type Installed } from '../packages/library';
-import type { Task } from '../packages/manifest';
 import { memoryBytes } from '../platform/device';
 import { storage } from '../platform/storage';
+import { chosenFor, type Doing } from '../tasks/bindings';
 import { ShippedTokenizer } from '../tasks/tokenizer';
 import { settings } from './settings';
 import { createStore } from './store';
@@ -35,14 +35,9 @@ function inTurn<T>(action: () => Promise<T>): Promise<T> {
   return result;
 }
 
-/** Which installed package does a task: the bound one, or the first that can. */
-export function packageFor(task: string, installed: readonly Installed[]): { installed: Installed; task: Task } | null {
-  const bound = settings.get().bindings[task];
-  const able = installed.filter((one) => one.manifest.tasks.some((its) => its.name === task));
-  const one = able.find((it) => it.manifest.name === bound) ?? able[0];
-  const found = one?.manifest.tasks.find((its) => its.name === task);
-  return one && found ? { installed: one, task: found } : null;
-}
+/** Which installed package does a task, between these languages. */
+export const packageFor = (task: string, installed: readonly Installed[], pair?: { source: string; target: string }): Doing | null =>
+  chosenFor(task, installed, settings.get().bindings, pair);
 
 /** The package in its engine. Raises AppError `noEngine`, `memory`, `tampered` or `engine`. */
 export const load = (one: Installed): Promise<Ready> =>
