@@ -199,7 +199,8 @@ def bytes_by_part(quantized_dir: Path) -> dict[str, int]:
 
 def _without_directories(source: Source) -> dict[str, Any]:
     """A source as other machines may know it."""
-    facts = {key: value for key, value in to_json(source).items() if key not in ("directory", "adapter")}
+    left_out = ("directory", "adapter", *(() if source.slice else ("slice",)))
+    facts = {key: value for key, value in to_json(source).items() if key not in left_out}
     return facts | ({"adapter": _without_directories(source.adapter)} if source.adapter else {})
 
 
@@ -226,6 +227,7 @@ def build_manifest(contents: Contents, work: Path) -> dict[str, Any]:
             "licence": contents.source.licence,
             "files": [to_json(file) for file in contents.source.all_files],
             **_adapter_of(contents.source),
+            **({"slice": contents.source.slice} if contents.source.slice else {}),
         },
         "recipe": to_json(recipe),
         "context_tokens": contents.options.context_tokens,

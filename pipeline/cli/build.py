@@ -46,6 +46,10 @@ from .options import (
 @max_kl_option
 @calibration_option
 @click.option("--adapter", default="", help="A LoRA adapter to merge first: a directory that PEFT saved, or a Hub id.")
+@click.option(
+    "--slice", "slice_text", default="", help="Take a nested model out of a Gemma 3n (MatFormer): e2b, or widths of "
+    "feed-forward layers and layers to leave out, as in 'ffn=8192,4:16384;skip=20-24' (docs/slices.md).",
+)  # fmt: skip
 @context_option
 @click.option(
     "--task", "tasks", multiple=True, help="What the package is for; repeatable [default: all the model can do]."
@@ -81,6 +85,7 @@ def command(
     max_kl: float | None,
     calibration: Path | None,
     adapter: str,
+    slice_text: str,
     context_tokens: int | None,
     tasks: tuple[str, ...],
     out: str | None,
@@ -121,6 +126,7 @@ def command(
         recipe=calibrated_on(chosen_recipe(recipe, goal), calibration),
         calibration=calibration,
         adapter=adapter,
+        slice=slice_text,
         goal=goal,
         options=chosen_options(context_tokens),
         own_context=context_tokens is None,
