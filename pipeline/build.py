@@ -27,6 +27,7 @@ from .mixture import Goal
 from .package import Contents, Proven, check_destination, package, package_name
 from .prepare import Prepared, fetch_source, prepare
 from .process import Limits, Workers
+from .reference.slices import parse_slice, sliced_name
 from .run import Observer, Request, Run
 from .stagecode import (
     code_of,
@@ -87,7 +88,8 @@ def _build(run: Run, jobs: int, limit: int, started: float) -> Result:
     ref = parse(request.model)
     adapter = parse_adapter(request.adapter) if request.adapter else None
     recipe_name = request.recipe.name if request.goal is None else request.goal.recipe_name()
-    name = package_name(adapted_name(ref.name, adapter), recipe_name, request.options.kv_cache)
+    taken = parse_slice(request.slice) if request.slice else None
+    name = package_name(sliced_name(adapted_name(ref.name, adapter), taken), recipe_name, request.options.kv_cache)
     out = request.out or Path("dist") / name
     check_destination(out, name)
     source = fetch_source(run, ref)

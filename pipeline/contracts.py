@@ -59,6 +59,7 @@ class Source:
         format: ``safetensors`` (a Hugging Face directory) or ``gguf`` (one file).
         licence: SPDX identifier, or the licence's name when it has none.
         adapter: a LoRA adapter to be merged into the weights.
+        slice: the nested model to take out of it (`kobako.pipeline.reference.slices`); empty = all of it.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Source:
     format: Literal["safetensors", "gguf"]
     licence: str
     adapter: Source | None = None
+    slice: str = ""
 
     @property
     def all_files(self) -> tuple[SourceFile, ...]:

@@ -204,7 +204,8 @@ def bytes_by_part(quantized_dir: Path) -> dict[str, int]:
 
 def _without_directories(source: Source) -> dict[str, Any]:
     """A source as other machines may know it."""
-    facts = {key: value for key, value in to_json(source).items() if key not in ("directory", "adapter")}
+    left_out = ("directory", "adapter", *(() if source.slice else ("slice",)))
+    facts = {key: value for key, value in to_json(source).items() if key not in left_out}
     return facts | ({"adapter": _without_directories(source.adapter)} if source.adapter else {})
 
 
@@ -232,6 +233,7 @@ def build_manifest(contents: Contents, work: Path) -> dict[str, Any]:
             "files": [to_json(file) for file in contents.source.all_files],
             **({"left_out": list(parts)} if (parts := left_out(contents.source)) else {}),
             **_adapter_of(contents.source),
+            **({"slice": contents.source.slice} if contents.source.slice else {}),
         },
         "recipe": to_json(recipe),
         "context_tokens": contents.options.context_tokens,

@@ -21,6 +21,7 @@ from .estimate import Estimate, estimate
 from .fetch import ModelRef, fetch, parse_adapter, with_adapter
 from .heads import Head, encoder_task, find_head
 from .mixture import Curve, Goal, Mixture
+from .reference.slices import parse_slice, sliced_name
 from .run import Request, Run
 from .stagecode import load_inputs, quantize_inputs, sensitivity_inputs
 
@@ -57,6 +58,9 @@ def fetch_source(run: Run, ref: ModelRef) -> Source:
         source = fetch(ref, downloads, progress, offline=offline)
         if run.request.adapter:
             source = with_adapter(source, parse_adapter(run.request.adapter), downloads, progress, offline=offline)
+        if run.request.slice:
+            taken = parse_slice(run.request.slice)
+            source = replace(source, name=sliced_name(source.name, taken), slice=taken.text)
     except KobakoError as error:
         run.observer.failed("fetch", error)
         raise

@@ -32,7 +32,7 @@ from .weights import WEIGHTS_FILE, QuantizedTensor, WeightTensor, round_to_neare
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from .reference.weights import SafetensorsReader
+    from .reference.rowreader import RowReader
 
 COPIED = ("config.json", "generation_config.json", HEAD_FILE)
 
@@ -75,7 +75,8 @@ def quantize(
     """
     from .reference.eager import empty_model_in
     from .reference.model import reference_model
-    from .reference.weights import SafetensorsReader, open_reference
+    from .reference.rowreader import RowReader
+    from .reference.weights import open_reference
 
     family = families.get(reference.model_type)
     skeleton = empty_model_in(reference.directory)
@@ -93,7 +94,7 @@ def quantize(
                 done = calibrated(model, tensors, scheme, sequences, progress)
             del model
         write_weights(out / WEIGHTS_FILE, quantize_all(tensors, roles, recipe, progress, done))
-        if family.per_layer_table in roles and isinstance(stored, SafetensorsReader):
+        if family.per_layer_table in roles and isinstance(stored, RowReader):
             progress(1.0, "per-layer table")
             extract_table(stored, table_layout(reference.name, skeleton, family.per_layer_table, recipe), out)
     for name in filter(lambda one: (reference.directory / one).is_file(), COPIED):
@@ -128,7 +129,7 @@ def table_layout(model: str, skeleton: PreTrainedModel, parameter: str, recipe: 
     )
 
 
-def extract_table(stored: SafetensorsReader, layout: TableLayout, out: Path) -> None:
+def extract_table(stored: RowReader, layout: TableLayout, out: Path) -> None:
     """Write the per-layer table of a checkpoint into `out`, a block of rows at a time.
 
     Raises IntegrityError (NaN, inf, another shape), UnsupportedRecipe (4 bits of an odd width).

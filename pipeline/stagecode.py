@@ -135,7 +135,8 @@ def load_inputs(source: Source, task: EncoderTask | None) -> dict[str, Any]:
     """Of the stage ``load``; the task matters to encoders only."""
     files = [[file.path, file.sha256] for file in source.all_files]
     asked = {"task": task} if task else {}
-    return {"name": source.name, "files": files, "code": code_of("load"), **asked}
+    taken = {"slice": source.slice} if source.slice else {}
+    return {"name": source.name, "files": files, "code": code_of("load"), **asked, **taken}
 
 
 def quantize_inputs(load_key: str, recipe: Recipe) -> dict[str, Any]:

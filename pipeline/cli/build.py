@@ -51,6 +51,10 @@ from .options import (
 @calibration_option
 @effort_option
 @click.option("--adapter", default="", help="A LoRA adapter to merge first: a directory that PEFT saved, or a Hub id.")
+@click.option(
+    "--slice", "slice_text", default="", help="Take a nested model out of a Gemma 3n (MatFormer): e2b, or widths of "
+    "feed-forward layers and layers to leave out, as in 'ffn=8192,4:16384;skip=20-24' (docs/slices.md).",
+)  # fmt: skip
 @context_option
 @kv_cache_option
 @click.option(
@@ -88,6 +92,7 @@ def command(
     calibration: Path | None,
     effort: str,
     adapter: str,
+    slice_text: str,
     context_tokens: int | None,
     kv_cache: KvCache,
     tasks: tuple[str, ...],
@@ -131,6 +136,7 @@ def command(
         recipe=with_effort(calibrated_on(chosen_recipe(recipe, goal), calibration), effort),
         calibration=calibration,
         adapter=adapter,
+        slice=slice_text,
         goal=goal,
         options=chosen_options(context_tokens, kv_cache),
         own_context=context_tokens is None,

@@ -40,6 +40,9 @@ class Family:
         stored_ends: the same for the last parts of names.
         per_layer_table: parameter name of the table ``[V, L·D]`` that gives every layer a vector for each token, or
             None. It is kept outside the graph (`kobako.pipeline.embeddings`).
+        per_layer_projection: parameter name of the matrix ``[L·D, hidden]`` that adds to it, or None.
+        nested: the first channels of every feed-forward layer were trained to be a model of their own (MatFormer), so
+            that a smaller model can be taken out (`kobako.pipeline.reference.slices`).
         transposed: linear modules whose weights the checkpoint stores as ``[I, O]``, by the end of their path.
         fine: linear layers, by the end of their path, that keep 8 bits where a recipe has 4: with so few inputs that
             they do not make a group, or that hardly weigh anything.
@@ -81,6 +84,8 @@ class Family:
     stored_prefixes: Mapping[str, str] = field(default_factory=dict)
     stored_ends: Mapping[str, str] = field(default_factory=dict)
     per_layer_table: str | None = None
+    per_layer_projection: str | None = None
+    nested: bool = False
     transposed: tuple[str, ...] = ()
     fine: tuple[str, ...] = ()
     residual_scale: float = 1.0

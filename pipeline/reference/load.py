@@ -20,6 +20,7 @@ from . import gguf, gguf_config, gguf_tokenizer, hf_tokenizer
 from .adapter import NEXT_STEP, check_names, read_adapter
 from .heads import Checkpoint, head_for
 from .prequantized import original_name, packing_of
+from .slices import parse_slice, sliced_config
 from .structure import STATIC_ROPES
 from .weights import full_name, gguf_path, open_safetensors, open_source, safetensors_paths
 
@@ -36,11 +37,14 @@ def load(source: Source, out: Path, progress: Progress = no_progress, task: Enco
     Raises:
         UnsupportedModel: architecture, rope, tokenizer or storage that kobako cannot export.
         IntegrityError: a damaged or missing file, named.
+        UsageError: a slice that does not fit the model.
     """
     (out / "tokenizer").mkdir(exist_ok=True)
     progress(0.0, "reading the configuration")
     config = load_gguf(source, out) if source.format == "gguf" else load_directory(source, out, task)
     check_adapter(source, config)
+    if source.slice:
+        config = sliced_config(config, parse_slice(source.slice))
     progress(0.7, "checking the tokenizer")
     check_vocabulary(out / "tokenizer", config)
     write_json(out / "config.json", config)
@@ -78,6 +82,10 @@ def load_directory(source: Source, out: Path, task: EncoderTask | None) -> dict[
     """Configuration of a safetensors checkpoint; its tokenizer is written and its files are opened once."""
     config = read_json(source, "config.json")
     check_architecture(config)
+    if source.slice and packing_of(config) is not None:
+        raise UnsupportedModel(
+            f"{source.name} is quantized already; slices are taken of plain floats.", "Name the original model."
+        )
     family = families.get(config["model_type"])
     if family.rewrite is not None:
         config = family.rewrite(config)

@@ -184,6 +184,6 @@ def cache_words(data: Mapping[str, Any]) -> str:
 def origin_words(data: Mapping[str, Any]) -> str:
     """Where the model came from; of a local path only its last name, since other people will read it."""
     origin = str(data["source"]["origin"])
-    return (
-        f"a local file or directory ({origin.rstrip('/').rpartition('/')[2]})" if origin.startswith("file:") else origin
-    )
+    if origin.startswith("file:"):
+        origin = f"a local file or directory ({origin.rstrip('/').rpartition('/')[2]})"
+    return f"{origin}, nested model {data['source']['slice']}" if data["source"].get("slice") else origin
