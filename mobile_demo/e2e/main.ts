@@ -44,6 +44,7 @@ async function main(): Promise<boolean> {
     for (const part of PARTS) if (!only || part === resume || only.split(',').includes(part.name)) await part(all);
   } finally {
     steps.write(join(out, 'results.json'));
+    console.error(JSON.stringify(steps.figures, null, 2));
     await browser.close();
     await server.stop();
   }

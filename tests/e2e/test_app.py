@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.heavy, pytest.mark.long]
+pytestmark = pytest.mark.heavy
 APP = Path(__file__).parents[2] / "mobile_demo"
 TEXT = (APP / "e2e" / "text.txt").read_text(encoding="utf-8").strip()
 STEPS = (
@@ -97,14 +97,13 @@ def test_units(node: Run) -> None:
     node("npm", "test")
 
 
-def test_the_web_app_is_small(exported: Path) -> None:
-    """Everything a visitor loads before a package runs: under 1 MB gzip."""
-    import gzip
-
-    scripts = [*exported.glob("_expo/**/*.js"), *exported.glob("engine/worker.js"), *exported.glob("engine/storage.js")]
-    size = sum(len(gzip.compress(path.read_bytes())) for path in scripts)
-    assert len(scripts) >= 3
-    assert size < 1_000_000, size
+def test_the_web_app_is_small(node: Run, exported: Path) -> None:
+    """All that a visitor loads, apart from the engine's WebAssembly and the package: under 1 MB gzip."""
+    sizes: dict[str, int] = json.loads(node("npm", "run", "--silent", "size", "--", "--json"))
+    assert {"index.html", "engine/worker.js", "engine/storage.js"} < set(sizes)
+    assert any(path.startswith("_expo/") for path in sizes)
+    assert all((exported / path).is_file() for path in sizes)
+    assert sum(sizes.values()) < 1_000_000, sizes
 
 
 @pytest.fixture(scope="session")
@@ -144,14 +143,14 @@ def test_every_step_is_listed_here(seen: Mapping[str, Any]) -> None:
     assert {one["step"] for one in seen["steps"]} == set(STEPS)
 
 
-@pytest.mark.skipif("KOBAKO_APP_NATIVE" not in os.environ, reason="three minutes; CI sets KOBAKO_APP_NATIVE")
+@pytest.mark.long
 @pytest.mark.parametrize("platform", ["android", "ios"])
 def test_the_native_bundles_are_built(node: Run, platform: str) -> None:
     node("npx", "expo", "export", "--platform", platform, "--output-dir", f"dist-{platform}")
     assert list((APP / f"dist-{platform}").rglob("*.hbc")), "no Hermes bytecode came out"
 
 
-@pytest.mark.skipif("KOBAKO_APP_NATIVE" not in os.environ, reason="three minutes; CI sets KOBAKO_APP_NATIVE")
+@pytest.mark.long
 def test_the_native_projects_are_generated(node: Run, tmp_path: Path) -> None:
     try:
         node("npx", "expo", "prebuild", "--no-install", "--clean")
