@@ -155,6 +155,9 @@ def test_the_native_projects_are_generated(node: Run, tmp_path: Path) -> None:
     try:
         node("npx", "expo", "prebuild", "--no-install", "--clean")
         assert "dev.kobako.app" in (APP / "android" / "app" / "build.gradle").read_text()
+        asked = (APP / "android" / "app" / "src" / "main" / "AndroidManifest.xml").read_text()
+        granted = [line for line in asked.splitlines() if "<uses-permission" in line and 'tools:node="remove"' not in line]
+        assert [line.split('"')[1] for line in granted] == ["android.permission.INTERNET"]
         assert "18.0" in (APP / "ios" / "Podfile.properties.json").read_text()
     finally:
         for name in ("android", "ios"):
