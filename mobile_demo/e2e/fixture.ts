@@ -27,6 +27,8 @@ export interface All {
   readonly steps: Steps;
   readonly context: BrowserContext;
   readonly publicPem: string;
+  /** Where the package lies that the pipeline built. */
+  readonly directory: string;
   readonly expected: { text: string };
 }
 

@@ -11,7 +11,7 @@ export class AppPage {
   constructor(
     readonly page: Page,
     readonly address: string,
-    private readonly out: string,
+    readonly out: string,
   ) {
     page.setDefaultTimeout(30_000);
     page.on('pageerror', (error) => this.problems.push(error.message));

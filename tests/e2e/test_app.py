@@ -26,6 +26,10 @@ STEPS = (
     "learns a key and trusts its packages",
     "refuses a package whose manifest was changed",
     "refuses a package with a changed file",
+    "says when memory is short, before anything is downloaded",
+    "says when space is short, before anything is downloaded",
+    "leaves nothing behind of a download that was given up",
+    "installs from a folder, and removes what it installed",
     "goes on with a download that broke off, after a restart of the app",
     "verifies every byte on the device again",
     "summarizes with the words of kobako run, and sends nothing anywhere",
@@ -40,6 +44,7 @@ STEPS = (
     "keeps its shape with text at double size",
     "has no serious accessibility finding on any screen, light and dark",
     "runs the code of docs/app/web.md with the same words",
+    "runs the code of docs/app/react-native.md with the same words",
     "works without network, from a cold start",
 )
 QUIET = {"RNET_SKIP_DOWNLOAD": "1", "EXPO_OFFLINE": "1", "EXPO_NO_TELEMETRY": "1", "CI": "1"}
@@ -156,7 +161,9 @@ def test_the_native_projects_are_generated(node: Run, tmp_path: Path) -> None:
         node("npx", "expo", "prebuild", "--no-install", "--clean")
         assert "dev.kobako.app" in (APP / "android" / "app" / "build.gradle").read_text()
         asked = (APP / "android" / "app" / "src" / "main" / "AndroidManifest.xml").read_text()
-        granted = [line for line in asked.splitlines() if "<uses-permission" in line and 'tools:node="remove"' not in line]
+        granted = [
+            line for line in asked.splitlines() if "<uses-permission" in line and 'tools:node="remove"' not in line
+        ]
         assert [line.split('"')[1] for line in granted] == ["android.permission.INTERNET"]
         assert "18.0" in (APP / "ios" / "Podfile.properties.json").read_text()
     finally:
