@@ -16,6 +16,7 @@ import { Steps } from './steps';
 import { accessibility, keyboard, looks } from './people';
 import { refusals, resume } from './packages';
 import { makeServer } from './fixture';
+import { translator } from './translator';
 import { bench, offline, stopping, summarizing, translating } from './use';
 
 const FLAGS = [
@@ -24,6 +25,7 @@ const FLAGS = [
 ];
 
 const PARTS = [refusals, limits, resume, summarizing, stopping, translating, keyboard, bench, looks, accessibility, docs, offline];
+const TRANSLATOR = [translator]; // on a package of its own: KOBAKO_E2E_TRANSLATOR=1
 
 async function main(): Promise<boolean> {
   const only = process.env.KOBAKO_E2E_PARTS; // names of functions, for work on one of them; resume installs the package
@@ -43,7 +45,8 @@ async function main(): Promise<boolean> {
   const all = { app, server, steps, context, publicPem, directory, expected };
   try {
     await app.open();
-    for (const part of PARTS) if (!only || part === resume || only.split(',').includes(part.name)) await part(all);
+    const parts = process.env.KOBAKO_E2E_TRANSLATOR ? TRANSLATOR : PARTS;
+    for (const part of parts) if (!only || part === resume || only.split(',').includes(part.name)) await part(all);
   } finally {
     steps.write(join(out, 'results.json'));
     console.error(JSON.stringify(steps.figures, null, 2));

@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { LONG_TEXT, TEXT, type All } from './fixture';
 
 /** Requests during `action`, apart from the engine's own runtime. */
-async function requestsDuring({ context, app }: All, action: () => Promise<void>): Promise<string[]> {
+export async function requestsDuring({ context, app }: All, action: () => Promise<void>): Promise<string[]> {
   const seen: string[] = [];
   const note = (request: { url(): string }) => seen.push(request.url());
   context.on('request', note);

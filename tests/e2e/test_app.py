@@ -111,28 +111,38 @@ def test_the_web_app_is_small(node: Run, exported: Path) -> None:
     assert sum(sizes.values()) < 1_000_000, sizes
 
 
+Browse = Callable[..., Mapping[str, Any]]
+
+
 @pytest.fixture(scope="session")
-def seen(
-    node: Run, chromium: str, exported: Path, built: Path, kobako: Callable[..., Any], tmp_path_factory: Any
-) -> Mapping[str, Any]:
-    """What happened in the browser, step by step."""
-    out = tmp_path_factory.mktemp("app")
-    said = kobako("run", built, "--target", "litert", "--task", "summarize", "--json", TEXT)
-    assert said.code == 0, said.err
-    (out / "expected.json").write_text(said.out)
-    environment = os.environ | QUIET | {
-        "KOBAKO_PACKAGE": str(built), "KOBAKO_EXPECTED": str(out / "expected.json"), "KOBAKO_E2E_OUT": str(out),
-        "CHROMIUM": chromium,
-    }  # fmt: skip
-    done = subprocess.run(
-        ["npm", "run", "--silent", "e2e"], cwd=APP, env=environment, capture_output=True, text=True,
-        stdin=subprocess.DEVNULL, timeout=800, check=False,
-    )  # fmt: skip
-    results = out / "results.json"
-    assert results.is_file(), done.stderr[-4000:]
-    found: Mapping[str, Any] = json.loads(results.read_text())
-    print(json.dumps(found["figures"], indent=2))
-    return found
+def browse(node: Run, chromium: str, exported: Path, kobako: Callable[..., Any], tmp_path_factory: Any) -> Browse:
+    """``browse(package, *asked)``: what happened in the browser, step by step, beside what ``kobako run`` answered."""
+
+    def run(package: Path, *asked: str, **environment: str) -> Mapping[str, Any]:
+        out = tmp_path_factory.mktemp("app")
+        said = kobako("run", package, "--target", "litert", "--json", *asked)
+        assert said.code == 0, said.err
+        (out / "expected.json").write_text(said.out)
+        told = {
+            "KOBAKO_PACKAGE": str(package), "KOBAKO_EXPECTED": str(out / "expected.json"), "KOBAKO_E2E_OUT": str(out),
+            "CHROMIUM": chromium,
+        }  # fmt: skip
+        done = subprocess.run(
+            ["npm", "run", "--silent", "e2e"], cwd=APP, env=os.environ | QUIET | told | environment,
+            capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=800, check=False,
+        )  # fmt: skip
+        results = out / "results.json"
+        assert results.is_file(), done.stderr[-4000:]
+        found: Mapping[str, Any] = json.loads(results.read_text())
+        print(json.dumps(found["figures"], indent=2))
+        return found
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def seen(browse: Browse, built: Path) -> Mapping[str, Any]:
+    return browse(built, "--task", "summarize", TEXT)
 
 
 @pytest.mark.real
@@ -146,6 +156,15 @@ def test_in_the_browser(seen: Mapping[str, Any], step: str) -> None:
 @pytest.mark.real
 def test_every_step_is_listed_here(seen: Mapping[str, Any]) -> None:
     assert {one["step"] for one in seen["steps"]} == set(STEPS)
+
+
+@pytest.mark.real
+@pytest.mark.long
+def test_gemma_translates_in_the_browser(browse: Browse, gemma: Path) -> None:
+    question = "How much does this book cost?"
+    found = browse(gemma, "--task", "translate", "--to", "fr", question, KOBAKO_E2E_TRANSLATOR="1")
+    assert [one for one in found["steps"] if not one["passed"]] == []
+    assert len(found["steps"]) == 2
 
 
 @pytest.mark.long
