@@ -44,6 +44,7 @@ export async function refresh(): Promise<void> {
 
 /** Read the device, then look at every address that is known. */
 export async function start(): Promise<void> {
+  await dropLeftovers();
   await refresh();
   await Promise.all(settings.get().sources.map((address) => look(address)));
 }
@@ -51,7 +52,7 @@ export async function start(): Promise<void> {
 /** Look at what lies at an address; the row says what was found, or why nothing was. */
 export async function look(address: string): Promise<void> {
   if (running.has(address)) return;
-  await lookAt(address, httpOrigin(resolveAddress(address), fetchBytes));
+  await lookAt(address, originOf(address));
 }
 
 export async function addAddress(address: string): Promise<void> {
@@ -60,10 +61,23 @@ export async function addAddress(address: string): Promise<void> {
   await look(address);
 }
 
-export function dropAddress(address: string): void {
+export async function dropAddress(address: string): Promise<void> {
   settings.set({ sources: settings.get().sources.filter((one) => one !== address) });
   packages.set({ rows: packages.get().rows.filter((row) => row.address !== address) });
+  await dropLeftovers();
+  await refresh();
 }
+
+/** What was begun and can never go on, because its address was taken off the list or its folder is no longer open. */
+async function dropLeftovers(): Promise<void> {
+  const addresses = new Set(settings.get().sources.map((address) => originOf(address).url));
+  const shown = new Set(packages.get().rows.map((row) => row.offer?.manifest.name));
+  for (const { url, name } of await library.pending(storage)) {
+    if (!shown.has(name) && (url === null || !addresses.has(url))) await library.removePackage(storage, name);
+  }
+}
+
+const originOf = (address: string): Origin => httpOrigin(resolveAddress(address), fetchBytes);
 
 /** A package from a directory the user picks. */
 export async function addDirectory(): Promise<void> {

@@ -87,7 +87,7 @@ function OfferActions({ row, possible }: { row: Row; possible: boolean }) {
   const t = useWords();
   const { allowUnsigned } = useStore(settings);
   const trusted = row.offers.every((offer) => offer.signature.kind === 'trusted');
-  const forget = <Button kind="quiet" label={t('forgetAddress')} onPress={() => dropAddress(row.address)} />;
+  const forget = <Button kind="quiet" label={t('forgetAddress')} onPress={() => void dropAddress(row.address)} />;
   if (row.state === 'looking') return null;
   if (row.state === 'loading') return <Button icon="pause" label={t('pause')} onPress={() => pause(row.address)} />;
   if (!possible) {
@@ -98,7 +98,8 @@ function OfferActions({ row, possible }: { row: Row; possible: boolean }) {
       </View>
     );
   }
-  const label = row.state === 'paused' && row.stored > 0 ? t('resume') : t('get');
+  const begun = row.state === 'paused' && row.stored > 0;
+  const label = begun ? t('resume') : t('get');
   if (trusted || !allowUnsigned) {
     return (
       <View style={styles.row}>
@@ -111,7 +112,7 @@ function OfferActions({ row, possible }: { row: Row; possible: boolean }) {
     <View style={{ gap: space.s }}>
       <Words small soft>{t('allowOnceWhy')}</Words>
       <View style={styles.row}>
-        <Button kind="danger" icon="warning-outline" label={t('allowOnce')} onPress={() => void get(row.address, true)} />
+        <Button kind="danger" icon="warning-outline" label={begun ? label : t('allowOnce')} onPress={() => void get(row.address, true)} />
         {forget}
       </View>
     </View>
