@@ -71,7 +71,7 @@ export async function dropAddress(address: string): Promise<void> {
 /** What was begun and can never go on, because its address was taken off the list or its folder is no longer open. */
 async function dropLeftovers(): Promise<void> {
   const addresses = new Set(settings.get().sources.map((address) => originOf(address).url));
-  const shown = new Set(packages.get().rows.map((row) => row.offer?.manifest.name));
+  const shown = new Set(packages.get().rows.flatMap((row) => row.offers.map((offer) => offer.manifest.name)));
   for (const { url, name } of await library.pending(storage)) {
     if (!shown.has(name) && (url === null || !addresses.has(url))) await library.removePackage(storage, name);
   }
