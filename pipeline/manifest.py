@@ -10,7 +10,7 @@ from typing import Any, cast
 from .contracts import Exported
 from .embeddings import TABLE_FILE
 from .errors import BadArtifact, IntegrityError, NotFound
-from .names import check_distinct, check_member_name, printable
+from .names import check_distinct, check_member_name
 from .versioned import Format
 
 MANIFEST_FILE = "kobako.json"
