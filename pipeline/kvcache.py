@@ -38,7 +38,7 @@ def cache_shapes(config: Mapping[str, Any]) -> tuple[tuple[int, int, int], ...]:
         return ()
     if config.get("kv_lora_rank"):  # expanded from a latent vector, one for all heads
         key_dim = int(config["qk_nope_head_dim"]) + int(config["qk_rope_head_dim"])
-        return ((heads, key_dim, int(config["v_head_dim"])),) * layers
+        return tuple((heads, key_dim, int(config["v_head_dim"])) for _ in range(layers))
     kinds = config.get("layer_types") or [""] * layers
     own = layers - int(config.get("num_kv_shared_layers") or 0)
     depth = int(config.get("head_dim") or hidden // heads)
