@@ -82,6 +82,7 @@ CODE: Mapping[str, tuple[str, ...]] = {
         "kvcache.py",
         "estimate.py",
         "manifest.py",
+        "versioned.py",
         "sbom.py",
         "licences.py",
         "standard.py",

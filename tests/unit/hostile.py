@@ -24,6 +24,7 @@ def subjects(home: Path) -> list[Subject]:
     return [
         names(),
         manifests(home / "manifest", kept_packages(home / "kept-work", home / "kept")),
+        package_sets(home / "set"),
         signatures(home / "keys", package),
         certificates(),
         statements(),
@@ -95,6 +96,38 @@ def manifests(home: Path, packages: list[Path]) -> Subject:
         return not refused(act)
 
     return Subject("manifests", st.one_of(by_bytes, by_node, st.binary(max_size=64)), check, tuple(texts))
+
+
+def package_sets(home: Path) -> Subject:
+    """``kobako-set.json``: read, and asked for a task, as `run`, `verify` and `pull` do."""
+    from kobako.pipeline.sets.table import Member, PackageSet, Route, document, read_set
+
+    home.mkdir()
+    members = [
+        Member(name=name, where=where, manifest_sha256="0" * 64)
+        for name, where in (("a", "a"), ("b", "deep/b"), ("c", "hf://me/c@v1"))
+    ]
+    routes = (Route(task="translate", member="a", source="en", to="fr"), Route(task="chat", member="c", domain="law"))
+    valid: Any = json.loads(json.dumps(document(PackageSet(name="set", members=tuple(members), routes=routes))))
+    text = to_bytes(valid)
+    by_bytes = byte_plans.map(lambda plan: damaged_bytes(text, plan))
+    by_node = json_plans.map(lambda plan: to_bytes(damaged_json(valid, plan)))
+
+    def check(data: bytes) -> bool:
+        (home / "kobako-set.json").write_bytes(data)
+
+        def act() -> None:
+            made = read_set(home)
+            for member in made.members:
+                assert (home / member.folder).resolve().is_relative_to(home.resolve())
+                assert (home / member.folder).resolve() != home.resolve()
+            for route in made.routes:
+                chosen = made.choose(route.task, source=route.source, to=route.to, domain=route.domain)
+                made.member(chosen.member)
+
+        return not refused(act)
+
+    return Subject("package sets", st.one_of(by_bytes, by_node, st.binary(max_size=64)), check, (text,))
 
 
 def signatures(home: Path, package: Path) -> Subject:
