@@ -184,6 +184,22 @@ def test_a_window_that_is_ignored_fails(made: Made, standards: Any, tmp_path: Pa
         assert compare_decode(runtime, standards(mistral, "float16", target), lambda _: None).mean_kl > 0.01
 
 
+def test_layers_that_know_how_many_they_are_are_copied_whole(tmp_path: Path) -> None:
+    """LiteRT traces three layers and copies the rest; MiniCPM3 scales each by the number of all."""
+    from dataclasses import replace
+
+    from kobako.pipeline.validate.fidelity import compare_decode
+
+    need("litert")
+    shape = next(shape for shape in SHAPES if shape.model_type == "minicpm3")
+    deep = replace(shape, options={**shape.options, "num_hidden_layers": 5})
+    source = make(tmp_path / "deep", deep, "float16", write_tiny_tokenizer)
+    (tmp_path / "out").mkdir()
+    artifact = targets.get("litert").export(source, OPTIONS, tmp_path / "out", no_progress)
+    with closing(targets.get("litert").runtime(artifact)) as runtime:
+        assert compare_decode(runtime, standard_of(source, "litert"), lambda _: None).mean_kl < 1e-4
+
+
 @pytest.mark.parametrize("target", targets.names())
 def test_longrope_beyond_its_base_context_is_refused(made: Made, tmp_path: Path, target: str) -> None:
     need(target)

@@ -133,7 +133,7 @@ def speaker(reference: Reference) -> Callable[[Any], FloatArray]:
     tokenizer, head = ShippedTokenizer(reference.tokenizer_dir), find_head(reference.directory)
     if head is not None:
         texts = [tokenizer.encode_whole(text, head.longest_tokens) for text in proof_texts()]
-        return lambda model: answers_of(model, head, "float", texts)
+        return lambda model: answers_of(model, head, "float", texts, head.longest_tokens)
     ids = torch.tensor([tokenizer.encode_prompt(PROOF_TEXT.read_text(encoding="utf-8"))[:TOKENS]])
 
     def logits(model: Any) -> FloatArray:
