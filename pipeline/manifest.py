@@ -13,7 +13,7 @@ from .codec import read_json
 from .contracts import Exported
 from .embeddings import TABLE_FILE
 from .errors import BadArtifact, IntegrityError, NotFound
-from .names import check_member_name, printable
+from .names import check_distinct, check_member_name, printable
 
 MANIFEST_FILE = "kobako.json"
 SCHEMA_FILE = Path(__file__).parent / "manifest.schema.json"
@@ -94,8 +94,7 @@ def _check_names(manifest: Mapping[str, Any]) -> None:
             if not file["path"].startswith(f"{target}/"):
                 raise ValueError(f"{target} lists {file['path']!r}, which does not lie in its folder")
     names = [check_member_name(file["path"]) for file in all_files(manifest)]
-    if len({name.casefold() for name in names}) != len(names):
-        raise ValueError("two files have one name, or differ in capitals only")
+    check_distinct(names)
     if any("table" in entry for entry in manifest["targets"].values()) and TABLE_FILE not in names:
         raise ValueError(f"a target reads {TABLE_FILE}, which is not listed")
     if MANIFEST_FILE in names:

@@ -7,19 +7,23 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kobako.pipeline.codec import from_json
 from kobako.pipeline.contracts import RECIPES, Recipe, Task
-from kobako.pipeline.errors import BadArtifact, IntegrityError
+from kobako.pipeline.errors import BadArtifact, IntegrityError, Untrusted
 from kobako.pipeline.manifest import SCHEMA_FILE, exported_of, read_manifest
+from kobako.pipeline.package import package
+from kobako.pipeline.signature.statement import Statement, encode_statement, parse_statement
 from kobako.pipeline.signature.trust import trust_key
 from kobako.pipeline.standard import from_golden
 from kobako.pipeline.tokens import ShippedTokenizer
 from kobako.pipeline.verify import verify
 from kobako.pipeline.version import __version__
+from tiny_package import contents
 
 KEPT = Path(__file__).parent.parent / "fixtures" / "packages"
 RELEASES = sorted(path.name for path in KEPT.iterdir() if path.is_dir())
@@ -108,6 +112,36 @@ def test_names_that_lie_are_refused(tmp_path: Path, path: str) -> None:
 
     with pytest.raises(BadArtifact):
         read_manifest(changed(tmp_path, lie))
+
+
+@pytest.mark.parametrize(
+    "path", ["litert/MODEL.BIN", "litert/Model.bin", "litert/model.bin/part", "litert/tokenizer.json"]
+)
+def test_files_that_some_file_systems_take_for_one_are_refused(tmp_path: Path, path: str) -> None:
+    """What is read here is also what a build checks before it writes a manifest."""
+
+    def double(manifest: dict[str, Any]) -> None:
+        files = manifest["targets"]["litert"]["files"]
+        files.append(files[0] | {"path": path})
+
+    with pytest.raises(BadArtifact, match=r"capitals only|stands in it twice"):
+        read_manifest(changed(tmp_path, double))
+
+
+def test_no_build_writes_files_that_some_file_systems_take_for_one(tmp_path: Path) -> None:
+    made = contents(tmp_path / "work")
+    first = made.parts[0].exported
+    (first.directory / "MODEL.BIN").write_bytes(b"other")
+    part = replace(made.parts[0], exported=replace(first, files=(*first.files, "MODEL.BIN")))
+    with pytest.raises(BadArtifact, match="capitals only"):
+        package(replace(made, parts=(part, *made.parts[1:])), tmp_path / "toy-int8")
+    assert [path.name for path in tmp_path.iterdir()] == ["work"]
+
+
+def test_no_signature_over_such_files_is_believed() -> None:
+    statement = Statement(name="toy", digests={"litert/a": "0" * 64, "LiteRT/b": "1" * 64})
+    with pytest.raises(Untrusted, match="capitals only"):
+        parse_statement(encode_statement(statement, ()))
 
 
 def test_the_schema_is_a_schema() -> None:
