@@ -29,6 +29,7 @@ FILLS = ("ForMaskedLM", "ForPreTraining")
 EMBEDS = ("Model", *FILLS)
 CLASSIFIES = "ForSequenceClassification"
 HEADS = ("classifier", "qa_outputs")
+MOST_LABELS = 1_000_000  # as the manifest's schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,8 @@ def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of the classes in the order of the logits. Raises UnsupportedModel for one score (regression)."""
     named = {int(index): str(label) for index, label in (config.get("id2label") or {}).items()}
     count = len(named) or int(config.get("num_labels") or 2)
+    if count > MOST_LABELS:
+        raise UnsupportedModel(f"config.json says that this model has {count:,} labels.", f"At most {MOST_LABELS:,}.")
     if count < 2 or config.get("problem_type") == "regression":
         raise UnsupportedModel("this model gives one score instead of classes.", "Regression is not exported.")
     return tuple(named.get(index, f"LABEL_{index}") for index in range(count))

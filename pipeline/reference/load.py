@@ -39,12 +39,15 @@ def load(source: Source, out: Path, progress: Progress = no_progress, task: Enco
     """
     (out / "tokenizer").mkdir(exist_ok=True)
     progress(0.0, "reading the configuration")
-    config = load_gguf(source, out) if source.format == "gguf" else load_directory(source, out, task)
+    with gguf.consistent(source.name):
+        config = load_gguf(source, out) if source.format == "gguf" else load_directory(source, out, task)
     check_adapter(source, config)
     progress(0.7, "checking the tokenizer")
-    check_vocabulary(out / "tokenizer", config)
+    with gguf.consistent(source.name):
+        check_vocabulary(out / "tokenizer", config)
+        generation = generation_config(source, out / "tokenizer", config)
     write_json(out / "config.json", config)
-    write_json(out / "generation_config.json", generation_config(source, out / "tokenizer", config))
+    write_json(out / "generation_config.json", generation)
     for file in source.files:
         if file.path.startswith(TEXTS) and "/" not in file.path:
             shutil.copyfile(source.directory / file.path, out / file.path)

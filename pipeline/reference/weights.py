@@ -128,7 +128,7 @@ class SafetensorsReader(Mapping[str, FloatArray]):
     def _unpacked(self, path: str, packing: Packing) -> FloatArray:
         try:
             return unpacked(lambda name: np.asarray(self._holders[name].get_tensor(name)), path, packing)
-        except (KeyError, ValueError, IndexError) as error:
+        except (KeyError, ValueError, IndexError, TypeError) as error:
             raise IntegrityError(
                 f"{path} is not packed as {packing.method} packs ({error}).", "Fetch it again, or name the original."
             ) from error

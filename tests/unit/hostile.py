@@ -1,46 +1,21 @@
 """What strangers may hand to kobako, damaged in every way we can think of: one Subject for each kind.
 
-A subject's `check` takes one case and returns whether it was accepted. Refusing is a KobakoError; anything else that is
-raised is a bug, as is accepting something that breaks a promise. The suite runs a few cases of each, ``scripts/fuzz``
-many.
+The suite runs a few cases of each, ``scripts/fuzz`` many. What comes with a model stands in `hostile_models`.
 """
 
 from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gguf_files import byte_level_fields, sentencepiece_fields, write_gguf
+from hostile_models import subjects as of_models
 from hypothesis import strategies as st
-from kobako.pipeline.errors import KobakoError
 from mutation import NASTY_TEXT, byte_plans, damaged_bytes, damaged_json, json_plans, to_bytes
+from subjects import Subject, refused
 from tiny_package import write_package
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One kind of input: how cases are made, and what is done with one.
-
-    `seeds`: valid examples where a case is bytes, for ``scripts/fuzz --coverage``; none where it is not.
-    """
-
-    name: str
-    cases: st.SearchStrategy[Any]
-    check: Callable[[Any], bool]
-    seeds: tuple[bytes, ...] = ()
-
-
-def refused(act: Callable[[], Any]) -> bool:
-    """Run `act`; whether it refused in the way it should."""
-    try:
-        act()
-    except KobakoError:
-        return True
-    return False
 
 
 def subjects(home: Path) -> list[Subject]:
@@ -59,6 +34,7 @@ def subjects(home: Path) -> list[Subject]:
         tokenizers(home / "tokenizers", package),
         templates(),
         archives(home / "archives"),
+        *of_models(home),
     ]
 
 

@@ -75,7 +75,7 @@ def _quantized(directory: Path) -> Quantized:
     from kobako.pipeline.weights import WEIGHTS_FILE, round_to_nearest, write_weights
 
     directory.mkdir(parents=True)
-    _write_tokenizer(directory / "tokenizer")
+    write_tokenizer(directory / "tokenizer")
     (directory / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 64}))
     (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": 2}))
     matrix = np.linspace(-1, 1, 64 * 16, dtype=np.float32).reshape(64, 16)
@@ -84,7 +84,8 @@ def _quantized(directory: Path) -> Quantized:
     return Quantized(name="toy", directory=directory, recipe=RECIPES["int8"], model_type="llama")
 
 
-def _write_tokenizer(directory: Path) -> None:
+def write_tokenizer(directory: Path) -> None:
+    """A tokenizer of 64 words, into a new directory."""
     from tokenizers import Tokenizer, models
 
     directory.mkdir()
