@@ -15,7 +15,7 @@ from hostile_models import subjects as of_models
 from hypothesis import strategies as st
 from mutation import NASTY_TEXT, byte_plans, damaged_bytes, damaged_json, json_plans, to_bytes
 from subjects import Subject, refused
-from tiny_package import write_package
+from tiny_package import kept_packages, write_package
 
 
 def subjects(home: Path) -> list[Subject]:
@@ -23,7 +23,7 @@ def subjects(home: Path) -> list[Subject]:
     package = write_package(home / "work", home / "toy-int8")
     return [
         names(),
-        manifests(home / "manifest", package),
+        manifests(home / "manifest", kept_packages(home / "kept-work", home / "kept")),
         signatures(home / "keys", package),
         certificates(),
         statements(),
@@ -63,17 +63,18 @@ def names() -> Subject:
     return Subject("names of files", cases, check)
 
 
-def manifests(home: Path, package: Path) -> Subject:
-    """``kobako.json``: read as `run`, `validate` and `pull` read it."""
+def manifests(home: Path, packages: list[Path]) -> Subject:
+    """``kobako.json`` of decoders and encoders: read as `run`, `validate` and `pull` read it."""
     from kobako.pipeline.codec import from_json
     from kobako.pipeline.contracts import Recipe, Task
-    from kobako.pipeline.manifest import all_files, exported_of, read_manifest
+    from kobako.pipeline.heads import Head
+    from kobako.pipeline.manifest import all_files, exported_of, needed_files, read_manifest
 
     home.mkdir()
-    valid = json.loads((package / "kobako.json").read_text())
-    text = (package / "kobako.json").read_bytes()
-    by_bytes = byte_plans.map(lambda plan: damaged_bytes(text, plan))
-    by_node = json_plans.map(lambda plan: to_bytes(damaged_json(valid, plan)))
+    texts = [(package / "kobako.json").read_bytes() for package in packages]
+    some = st.sampled_from(texts)
+    by_bytes = st.builds(damaged_bytes, some, byte_plans)
+    by_node = st.builds(lambda text, plan: to_bytes(damaged_json(json.loads(text), plan)), some, json_plans)
 
     def check(data: bytes) -> bool:
         (home / "kobako.json").write_bytes(data)
@@ -84,13 +85,16 @@ def manifests(home: Path, package: Path) -> Subject:
                 assert (home / entry["path"]).resolve().is_relative_to(home.resolve())
             for target in manifest["targets"]:
                 exported_of(home, manifest, target)
+                needed_files(manifest, [target])
             from_json(manifest["recipe"], Recipe)
+            if manifest.get("kind") == "encoder":
+                from_json(manifest["head"], Head)
             for task in manifest["tasks"]:
                 from_json(task, Task)
 
         return not refused(act)
 
-    return Subject("manifests", st.one_of(by_bytes, by_node, st.binary(max_size=64)), check, (text,))
+    return Subject("manifests", st.one_of(by_bytes, by_node, st.binary(max_size=64)), check, tuple(texts))
 
 
 def signatures(home: Path, package: Path) -> Subject:
