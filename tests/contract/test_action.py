@@ -116,10 +116,12 @@ def test_hostile_inputs_stay_words(inputs: dict[str, str], tmp_path: Path) -> No
     assert not evil.exists()
 
 
-def test_core_ml_on_two_machines_is_compared(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoder", [False, True])
+def test_core_ml_on_two_machines_is_compared(tmp_path: Path, encoder: bool) -> None:
     def report(kl: float, *, passed: bool = True) -> dict[str, Any]:
         ways = {way: {"kl_nats": kl, "top1": 0.99} for way in ("decode", "prefill")}
-        return {"passed": passed, "figures": {"fidelity": ways}}
+        texts = {"texts": {"distance": kl, "largest_error": kl}}
+        return {"passed": passed, "figures": {"fidelity": texts if encoder else ways}}
 
     compare = ACTION.parent / "compare-coreml" / "compare"
     (tmp_path / "built.json").write_text(json.dumps({"targets": {"coreml": {"report": report(2e-5)}}}))
