@@ -6,6 +6,13 @@ import { AppPage } from './page';
 
 const NAME = 'smollm2-135m-instruct-int8';
 
+/** In the place of Chrome's own model, which no test machine has. */
+const STAND_IN = `
+  const streamOf = (text) => new Blob(['The browser read: ', text]).stream().pipeThrough(new TextDecoderStream());
+  const create = async () => ({ summarizeStreaming: streamOf, destroy: () => undefined });
+  Object.assign(window, { Summarizer: { availability: async () => 'available', create } });
+`;
+
 /** What lies in the private file system, by path. */
 function stored(app: AppPage): Promise<string[]> {
   return app.page.evaluate(async () => {
@@ -26,8 +33,8 @@ export async function limits({ app: main, server, steps, context, directory }: A
   const other = await context.browser()?.newContext({ viewport: { width: 390, height: 844 }, locale: 'en-US' });
   assert.ok(other);
   const app = new AppPage(await other.newPage(), main.address, main.out);
-  const restart = async (script: () => void) => {
-    await app.page.addInitScript(script);
+  const restart = async (script: string | (() => void)) => {
+    await app.page.addInitScript(typeof script === 'string' ? { content: script } : script);
     await app.page.reload();
     await app.tab('Models');
   };
@@ -78,6 +85,18 @@ export async function limits({ app: main, server, steps, context, directory }: A
     await app.text('Nothing yet. Get a model below.').waitFor();
     assert.deepEqual(await stored(app), []);
     assert.deepEqual(app.problems, []);
+  });
+  await steps.run("asks the browser's own summarizer where it is ready, and only when told to", async () => {
+    await restart(STAND_IN);
+    await app.tab('Summarize');
+    await app.button('Use this device’s own').click();
+    await app.page.getByRole('textbox', { name: 'Text to summarize' }).fill('It rains in Bergen.');
+    await app.button('Summarize').click();
+    await app.page.getByText('The browser read: It rains in Bergen.', { exact: true }).first().waitFor();
+    await app.tab('Settings');
+    await app.page.getByRole('switch', { name: 'Use this device’s own models where they are ready' }).click();
+    await app.tab('Summarize');
+    await app.text('No model for this yet').waitFor();
   });
   await other.close();
 }

@@ -10,6 +10,7 @@ export type ErrorCode =
   | 'space' // not enough storage
   | 'memory' // the device has less memory than the package needs
   | 'noEngine' // no engine of this device runs any target of the package
+  | 'system' // the platform has nothing of its own ready for what was asked
   | 'tooLong' // the text does not fit the model's context
   | 'engine' // the engine refused or crashed
   | 'aborted'; // stopped by the user

@@ -30,6 +30,7 @@ STEPS = (
     "says when space is short, before anything is downloaded",
     "leaves nothing behind of a download that was given up",
     "installs from a folder, and removes what it installed",
+    "asks the browser's own summarizer where it is ready, and only when told to",
     "goes on with a download that broke off, after a restart of the app",
     "verifies every byte on the device again",
     "summarizes with the words of kobako run, and sends nothing anywhere",

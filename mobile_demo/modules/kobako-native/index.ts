@@ -1,4 +1,4 @@
-/** The app's own native code: fast SHA-256 on both systems, stateful Core ML models on iOS 18 and later. */
+/** The app's own native code: fast SHA-256, the systems' own summarizers and translator, stateful Core ML models on iOS. */
 import { requireOptionalNativeModule } from 'expo-modules-core';
 
 interface NativeCoreMLModel {
@@ -14,6 +14,8 @@ interface NativeCoreMLModel {
 interface KobakoNative {
   sha256(uri: string): Promise<string>;
   residentBytes(): number;
+  systemReady(task: string, source: string, target: string): Promise<boolean>;
+  systemRun(task: string, text: string, source: string, target: string, length: string): Promise<string>;
   readonly coreML?: boolean;
   readonly CoreMLModel?: new () => NativeCoreMLModel;
 }
@@ -25,6 +27,15 @@ export const sha256File = native ? (uri: string): Promise<string> => native.sha2
 
 /** Memory this app holds, in bytes; null where the native module is not built in. */
 export const residentBytes = (): number | null => native?.residentBytes() ?? null;
+
+/** Whether the system's own summarizer or translator answers now, without downloading anything. */
+export const systemReady = async (task: string, source: string, target: string): Promise<boolean> =>
+  (await native?.systemReady(task, source, target)) ?? false;
+
+export async function systemRun(task: string, text: string, source: string, target: string, length: string): Promise<string> {
+  if (!native) throw new Error('the module KobakoNative is not built in');
+  return native.systemRun(task, text, source, target, length);
+}
 
 export const coreMLAvailable = (): boolean => native?.coreML === true;
 

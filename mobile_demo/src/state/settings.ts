@@ -21,6 +21,8 @@ export interface Settings {
   readonly sources: readonly string[];
   /** Which package does which task; a task that is not here takes the first that can. */
   readonly bindings: Readonly<Record<string, string>>;
+  /** Let the platform's own models answer where they are ready. */
+  readonly system: boolean;
   readonly keepHistory: boolean;
   readonly source: string;
   readonly target: string;
@@ -34,6 +36,7 @@ const defaults = (): Settings => ({
   keys: BUILT_IN_KEY ? [{ name: 'kobako', pem: BUILT_IN_KEY }] : [],
   sources: OFFERED,
   bindings: {},
+  system: false,
   keepHistory: true,
   source: 'en',
   target: 'fr',

@@ -1,9 +1,12 @@
 /** What the two task screens share: the button row, what is happening, the empty state, the history. */
+import { useEffect, useState } from 'react';
 import { Pressable, View } from 'react-native';
 
 import type { Key } from '../i18n';
 import { useWords } from '../i18n';
-import { history, type Entry } from '../state/settings';
+import { systemTasks } from '../platform/system';
+import type { SystemAsk } from '../platform/system.types';
+import { history, settings, type Entry } from '../state/settings';
 import { useStore } from '../state/store';
 import { Button, Card, Icon, Notice, styles, Title, Words, type IconName } from './parts';
 import { space, TOUCH, useColors } from './theme';
@@ -45,9 +48,15 @@ export function RunNotice({ run }: { run: TaskRun }) {
 }
 
 /** Said where no installed package does the task. */
-export function NoPackage({ reason, onOpenModels }: { reason: Key; onOpenModels: () => void }) {
+export function NoPackage({ reason, onOpenModels, system }: { reason: Key; onOpenModels: () => void; system?: Omit<SystemAsk, 'text' | 'length'> }) {
   const colors = useColors();
   const t = useWords();
+  const [own, setOwn] = useState(false);
+  const asked = system && `${system.task} ${system.source} ${system.target}`;
+  useEffect(() => {
+    const [task, source, target] = (asked ?? '').split(' ');
+    if (source && target) void systemTasks.ready({ task: task as SystemAsk['task'], source, target }).then(setOwn);
+  }, [asked]);
   return (
     <Card>
       <View style={{ alignItems: 'center', gap: space.m, paddingVertical: space.l }}>
@@ -57,6 +66,7 @@ export function NoPackage({ reason, onOpenModels }: { reason: Key; onOpenModels:
           <Words soft centered>{t(reason)}</Words>
         </View>
         <Button kind="main" label={t('openModels')} onPress={onOpenModels} />
+        {own && <Button kind="quiet" label={t('useSystemNow')} onPress={() => settings.set({ system: true })} />}
       </View>
     </Card>
   );

@@ -30,6 +30,13 @@ public final class KobakoNativeModule: Module {
       return result == KERN_SUCCESS ? Double(info.resident_size) : 0
     }
 
+    AsyncFunction("systemReady") { (task: String, source: String, target: String) async -> Bool in
+      await SystemTasks.ready(task, source: source, target: target)
+    }
+    AsyncFunction("systemRun") { (task: String, text: String, source: String, target: String, length: String) async throws -> String in
+      try await SystemTasks.run(task, text: text, source: source, target: target, length: length)
+    }
+
     Class("CoreMLModel", CoreMLModel.self) {
       Constructor { CoreMLModel() }
 

@@ -45,6 +45,10 @@ export function SettingsScreen() {
           <Button kind="quiet" label={t('unload')} onPress={() => void unload()} />
         </View>
       )}
+      <Card>
+        <Words small soft>{t('useSystemWhy')}</Words>
+        <SwitchRow label={t('useSystem')} value={chosen.system} onChange={(system) => settings.set({ system })} />
+      </Card>
       <Bindings />
       <Trust />
       <Title>{t('privacy')}</Title>

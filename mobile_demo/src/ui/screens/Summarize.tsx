@@ -7,6 +7,7 @@ import { packageFor } from '../../state/engine';
 import { packages } from '../../state/packages';
 import { remember, settings } from '../../state/settings';
 import { useStore } from '../../state/store';
+import { detect, LANGUAGES } from '../../tasks/languages';
 import { summarize, type SummaryLength } from '../../tasks/run';
 import { ResultCard, SourceField } from '../fields';
 import { Segments } from '../parts';
@@ -17,16 +18,18 @@ import { useTask } from '../useTask';
 export function SummarizeScreen({ onOpenModels }: { onOpenModels: () => void }) {
   const t = useWords();
   const { installed, ready } = useStore(packages);
-  useStore(settings);
+  const { system } = useStore(settings);
   const [text, setText] = useState('');
   const [length, setLength] = useState<SummaryLength>('short');
   const { run, begin, stop, reset } = useTask();
   const found = packageFor('summarize', installed);
   if (!ready) return null;
-  if (!found) return <NoPackage reason="noPackageSummarize" onOpenModels={onOpenModels} />;
+  const language = detect(text, Object.keys(LANGUAGES)) ?? 'en';
+  const ask = { task: 'summarize', source: language, target: language } as const;
+  if (!found && !system) return <NoPackage reason="noPackageSummarize" onOpenModels={onOpenModels} system={ask} />;
 
   const start = async () => {
-    const output = await begin(found.installed, found.task, (context) => summarize(context, text, length));
+    const output = await begin({ ...ask, text, length }, found, (context) => summarize(context, text, length));
     if (output) remember({ task: 'summarize', input: text.trim(), output });
   };
   const lengths = (['short', 'medium', 'long'] as const).map((value) => ({ value, label: t(value) }));

@@ -8,7 +8,7 @@ import { packages } from '../../state/packages';
 import { remember, settings } from '../../state/settings';
 import { useStore } from '../../state/store';
 import { servedLanguages, type Languages } from '../../tasks/bindings';
-import { detect, ownName } from '../../tasks/languages';
+import { detect, directions, LANGUAGES, ownName } from '../../tasks/languages';
 import { translate } from '../../tasks/run';
 import { ResultCard, SourceField } from '../fields';
 import { LanguageBar } from '../LanguageBar';
@@ -27,18 +27,28 @@ function within({ sources, targets }: Languages, chosen: { readonly source: stri
   return { source, target: fits ? chosen.target : (targets.find((code) => code !== source) ?? 'en') };
 }
 
+const ALL = directions({ languages: Object.keys(LANGUAGES) });
+
+const knows = ({ sources, targets }: Languages, source: string, target: string): boolean => sources.includes(source) && targets.includes(target);
+
 export function TranslateScreen({ onOpenModels }: { onOpenModels: () => void }) {
-  const t = useWords();
   const { installed, ready } = useStore(packages);
+  const { system, source, target } = useStore(settings);
+  const found = packageFor('translate', installed);
+  if (!ready) return null;
+  if (found || system) return <Translator found={found} />;
+  const likely = { task: 'translate', ...within(ALL, { source: source === AUTO ? 'en' : source, target }) } as const;
+  return <NoPackage reason="noPackageTranslate" onOpenModels={onOpenModels} system={likely} />;
+}
+
+function Translator({ found }: { found: ReturnType<typeof packageFor> }) {
+  const t = useWords();
   const chosen = useStore(settings);
   const [text, setText] = useState('');
   const [undetected, setUndetected] = useState(false);
   const { run, begin, stop, reset } = useTask();
-  const found = packageFor('translate', installed);
-  if (!ready) return null;
-  if (!found) return <NoPackage reason="noPackageTranslate" onOpenModels={onOpenModels} />;
-
-  const languages = servedLanguages('translate', installed, chosen.bindings);
+  const { installed } = useStore(packages);
+  const languages = chosen.system || !found ? ALL : servedLanguages('translate', installed, chosen.bindings);
   const { sources, targets } = languages;
   const { source, target } = within(languages, chosen);
   const told = source === AUTO && text.trim() !== '' ? detect(text, sources) : null;
@@ -48,7 +58,9 @@ export function TranslateScreen({ onOpenModels }: { onOpenModels: () => void }) 
     setUndetected(spoken === null);
     if (spoken === null) return;
     const doing = packageFor('translate', installed, { source: spoken, target }) ?? found;
-    const output = await begin(doing.installed, doing.task, (context) => translate(context, text, spoken, target));
+    const able = doing && (!chosen.system || knows(directions(doing.task), spoken, target)) ? doing : null;
+    const ask = { task: 'translate', source: spoken, target, text, length: 'long' } as const;
+    const output = await begin(ask, able, (context) => translate(context, text, spoken, target));
     if (output) remember({ task: 'translate', input: text.trim(), output, languages: `${spoken} → ${target}` });
   };
   const from = source === AUTO ? (told ?? sources.find((code) => code !== target) ?? 'en') : source;

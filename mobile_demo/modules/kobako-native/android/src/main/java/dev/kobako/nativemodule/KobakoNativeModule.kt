@@ -1,6 +1,7 @@
 // What JavaScript sees of the native side on Android. Never built on the project's own machines: see the app's README.
 package dev.kobako.nativemodule
 
+import android.content.Context
 import android.os.Debug
 import expo.modules.kotlin.modules.Module
 import expo.modules.kotlin.modules.ModuleDefinition
@@ -25,10 +26,18 @@ class KobakoNativeModule : Module() {
       digest.digest().joinToString("") { "%02x".format(it) }
     }
 
+    AsyncFunction("systemReady") { task: String, source: String, _: String ->
+      SystemTasks(context()).ready(task, source)
+    }
+    AsyncFunction("systemRun") { _: String, text: String, source: String, _: String, length: String ->
+      SystemTasks(context()).summarize(text, source, length)
+    }
+
     Function("residentBytes") {
       val memory = Debug.MemoryInfo()
       Debug.getMemoryInfo(memory)
       memory.totalPss * 1024.0
     }
   }
+  private fun context(): Context = requireNotNull(appContext.reactContext) { "the app is not there any more" }
 }
