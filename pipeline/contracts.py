@@ -24,8 +24,9 @@ Int32Array = npt.NDArray[np.int32]
 Progress = Callable[[float, str], None]
 """Called with a fraction in 0…1 and a few words; must be cheap and must never raise."""
 
-ModelKind = Literal["decoder", "encoder"]
-"""A decoder continues text, token by token; an encoder reads all of it and answers with a vector or with labels."""
+ModelKind = Literal["decoder", "encoder", "seq2seq"]
+"""A decoder continues text, token by token; an encoder reads all of it and answers with a vector or with labels; a
+seq2seq model has an encoder that reads a text and a decoder that writes another, looking at it."""
 
 Activations = Literal["float32", "float16", "int8-dynamic"]
 """What a target computes activations in. ``int8-dynamic``: asymmetric int8 per token, before each linear layer."""

@@ -32,9 +32,15 @@ ReadRows = Callable[[npt.NDArray[np.int64]], FloatArray]
 
 def load_config(directory: Path) -> PretrainedConfig:
     """The Hugging Face config in `directory`, read locally, no remote code."""
+    import json
+
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(directory, local_files_only=True)
+    config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    if config.is_encoder_decoder:  # T5's says that its head is tied whatever the file says
+        stated = json.loads((directory / "config.json").read_text()).get("tie_word_embeddings", True)
+        config.tie_word_embeddings = bool(stated)
+    return config
 
 
 def empty_model(config: PretrainedConfig, attention: str | None = None) -> PreTrainedModel:
@@ -102,9 +108,24 @@ def empty_encoder(config: PretrainedConfig, head: Head, attention: str | None = 
     return model
 
 
+def empty_seq2seq(config: PretrainedConfig, attention: str | None = None) -> Any:
+    """The same of an encoder-decoder with its head."""
+    from accelerate import init_empty_weights
+
+    from .seq2seq import seq2seq_modules
+
+    with init_empty_weights(include_buffers=False):
+        model = seq2seq_modules(config, attention)
+    stored_buffers(model)
+    tie(model)
+    return model
+
+
 def empty_model_in(directory: Path, attention: str | None = None) -> Any:
-    """The empty model, decoder or encoder, that a Reference's or a Quantized's directory describes."""
+    """The empty model of any kind that a Reference's or a Quantized's directory describes."""
     config, head = load_config(directory), find_head(directory)
+    if config.is_encoder_decoder:
+        return empty_seq2seq(config, attention)
     return empty_model(config, attention) if head is None else empty_encoder(config, head, attention)
 
 
@@ -139,8 +160,11 @@ def read_ids(model: Any, ids: list[int], *, whole_head: bool = False) -> None:
     import torch
 
     tokens = torch.tensor([ids])
-    if families.get(model.config.model_type).kind == "encoder":
+    kind = families.get(model.config.model_type).kind
+    if kind == "encoder":
         model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+    elif kind == "seq2seq":
+        model(input_ids=tokens, decoder_input_ids=tokens, use_cache=False)
     else:
         # logits of all tokens would take gigabytes; with a plain 1, Gemma's layers without keys of their own would
         # see the last token only

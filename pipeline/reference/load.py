@@ -82,6 +82,10 @@ def load_directory(source: Source, out: Path, task: EncoderTask | None) -> dict[
     if family.rewrite is not None:
         config = family.rewrite(config)
         family = families.get(config["model_type"])
+    if family.kind == "seq2seq":
+        raise UnsupportedModel(
+            f"architecture {family.model_type}: encoder-decoder models are not built yet.", "Name a decoder-only model."
+        )
     check_rope(config)
     files = [open_safetensors(path) for path in safetensors_paths(source)]
     packing = packing_of(config)
