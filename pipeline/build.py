@@ -27,6 +27,7 @@ from .package import Contents, Proven, check_destination, package, package_name
 from .prepare import Prepared, fetch_source, prepare
 from .process import Limits, Workers
 from .run import Observer, Request, Run
+from .seq2seq.tasks import own_tasks
 from .stagecode import (
     code_of,
     expect_inputs,
@@ -93,7 +94,8 @@ def _build(run: Run, jobs: int, limit: int, started: float) -> Result:
     prepared = prepare(run, source, limit)
     request = run.request  # its recipe may have been decided by measurement
     home = prepared.quantized.directory
-    tasks = tasks_for(request.tasks, ShippedTokenizer(prepared.quantized.tokenizer_dir), find_head(home))
+    tokenizer = ShippedTokenizer(prepared.quantized.tokenizer_dir)
+    tasks = tasks_for(request.tasks, tokenizer, find_head(home), own_tasks(prepared.quantized.model_type, tokenizer))
     expectations, parts, failures = _make_targets(run, prepared, jobs)
     peak = max([int(stage["peak_rss_bytes"]) for stage in run.stages] + [0])
     if failures and not (request.allow_failing and parts):

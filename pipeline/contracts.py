@@ -290,6 +290,7 @@ class Task:
         stop: strings that end the answer, besides the model's stop tokens.
         languages: BCP 47 codes the task is good for; empty = not tied to languages.
         fills: by target language, more fields of the template; when there are any, one of them must be chosen.
+        sources: by source language, the field ``source`` of the template, where it is not English.
         max_new_tokens: of an answer; 0 where none is generated.
         output: what comes back: generated text, or an encoder's vector or labels with their probabilities.
     """
@@ -301,4 +302,5 @@ class Task:
     max_new_tokens: int = 128
     languages: tuple[str, ...] = ()
     fills: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
     output: Literal["text", "vector", "labels"] = "text"

@@ -89,3 +89,37 @@ def make(directory: Path, shape: Shape, recipe: str, write_tokenizer: Any) -> Qu
     return Quantized(
         name=f"tiny-{shape.name}", directory=directory, recipe=RECIPES[recipe], model_type=shape.model_type
     )
+
+
+def write_checkpoint(directory: Path, shape: Shape, seed: int = 0) -> Path:
+    """A random model of `shape` as a Hugging Face directory with a byte-level tokenizer."""
+    import torch
+    from kobako.pipeline import families
+    from kobako.pipeline.reference.eager import empty_model_in
+    from safetensors.numpy import save_file
+
+    torch.manual_seed(seed)
+    write_config(directory, shape)
+    write_tokenizer(directory)
+    (directory / "LICENSE").write_text("Apache License 2.0")
+    (directory / "README.md").write_text("---\nlicense: apache-2.0\n---\nRandom weights.\n")
+    model, family = empty_model_in(directory), families.get(shape.model_type)
+    values = {name: random_values(name, value.shape, family) for name, value in model.named_parameters()}
+    save_file(values, directory / "model.safetensors")
+    return directory
+
+
+def write_tokenizer(directory: Path) -> None:
+    """A byte-level tokenizer that ends every text with ``</s>``, and knows tokens of four languages."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    special = ["<pad>", "<s>", "</s>", "__de__", "__en__", "__fr__", "__ja__"]
+    vocabulary = {token: index for index, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(special)
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+    directory.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>", "pad_token": "<pad>"}))

@@ -23,6 +23,7 @@ Example: kobako run dist/all-minilm-l6-v2-int8 --task embed "A man eats." "Someo
 @click.argument("texts", metavar="[TEXT]...", nargs=-1)
 @click.option("--task", help="One of the package's tasks [default: its first].")
 @click.option("--to", help="Target language of a translation, such as fr.")
+@click.option("--from", "source", help="Language of the text, where a model reads several [default: English].")
 @click.option("--target", "-t", help="executorch, coreml or litert [default: the first that runs here].")
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer [default: the task's].")
 @json_option
@@ -32,6 +33,7 @@ def command(
     texts: tuple[str, ...],
     task: str | None,
     to: str | None,
+    source: str | None,
     target: str | None,
     max_tokens: int | None,
     as_json: bool,
@@ -50,8 +52,8 @@ def command(
     if not all(text.strip() for text in given):
         raise UsageError("the text is empty.", "Give some words.")
     if is_encoder(package):
-        if to is not None or max_tokens is not None:
-            raise UsageError("this package writes no text.", "Leave --to and --max-tokens out.")
+        if to is not None or source is not None or max_tokens is not None:
+            raise UsageError("this package writes no text.", "Leave --to, --from and --max-tokens out.")
         _read(package, target, task, given, as_json=as_json, quiet=quiet)
         return
     if len(given) > 1:
@@ -61,7 +63,8 @@ def command(
         if not as_json:
             click.echo(piece, nl=False)
 
-    said = run_package(package, target, Wanted(text=given[0], task=task, to=to, max_new_tokens=max_tokens), show)
+    wanted = Wanted(text=given[0], task=task, to=to, source=source, max_new_tokens=max_tokens)
+    said = run_package(package, target, wanted, show)
     if as_json:
         print_json(to_json(said))
         return

@@ -135,7 +135,8 @@ def check_known(model_type: str) -> None:
 
     if model_type in known.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
         raise UnsupportedModel(
-            f"architecture {model_type}: encoder-decoder models are not exported yet.", "Name a decoder-only model."
+            f"architecture {model_type}: this encoder-decoder is not supported.",
+            f"Encoder-decoders are supported as {', '.join(name for name in names() if get(name).kind == 'seq2seq')}.",
         )
     if model_type in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and model_type not in ENCODERS:
         return

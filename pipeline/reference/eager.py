@@ -160,11 +160,8 @@ def read_ids(model: Any, ids: list[int], *, whole_head: bool = False) -> None:
     import torch
 
     tokens = torch.tensor([ids])
-    kind = families.get(model.config.model_type).kind
-    if kind == "encoder":
+    if families.get(model.config.model_type).kind == "encoder":
         model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
-    elif kind == "seq2seq":
-        model(input_ids=tokens, decoder_input_ids=tokens, use_cache=False)
     else:
         # logits of all tokens would take gigabytes; with a plain 1, Gemma's layers without keys of their own would
         # see the last token only

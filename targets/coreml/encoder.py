@@ -107,7 +107,7 @@ def attend(
     _module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor,
     scaling: float | None = None, position_bias: torch.Tensor | None = None, **_named: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """``[1, N, T, D]`` each, and the mask ``[1, 1, 1, T]`` and a bias that are added to the scores → ``[1, T, N, D]``."""
+    """``[1, N, T, D]`` each, mask ``[1, 1, 1, T]`` and bias that are added to the scores → ``[1, T, N, D]``."""
     factor = (scaling or query.shape[-1] ** -0.5) * query.shape[-1] ** 0.5
     if abs(factor - 1.0) > 1e-6:  # the fused Core ML op has no scale input
         query = query * factor

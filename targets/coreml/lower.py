@@ -85,7 +85,8 @@ def convert(traced: Any, inputs: list[Any], outputs: Sequence[str], states: list
     with lean_conversion() as validate:
         converted = ct.convert(
             traced, inputs=inputs, states=states, pass_pipeline=pipeline,
-            outputs=[ct.TensorType(name, dtype=numpy_half()) for name in outputs], minimum_deployment_target=ct.target.iOS18,
+            outputs=[ct.TensorType(name, dtype=numpy_half()) for name in outputs],
+            minimum_deployment_target=ct.target.iOS18,
             compute_precision=ct.precision.FLOAT16, compute_units=ct.ComputeUnit.CPU_ONLY, skip_model_load=True,
         )  # fmt: skip
         validate(converted._mil_program)

@@ -17,8 +17,8 @@ from .selfdescription import is_seq2seq, read_weights
 def stored_weights(package: Path, table: Path | None = None) -> Iterator[StoredWeight]:
     """Codes and scales of every matrix under its Hugging Face name; the rows of the `table` beside the package.
 
-    Raises BadArtifact when a matrix is missing, or when the functions that use it do not use the same bytes. Encoder and
-    decoder of one model are functions with matrices of their own; otherwise every function uses every matrix.
+    Raises BadArtifact when a matrix is missing, or when the functions that use it do not use the same bytes. Encoder
+    and decoder of one model are functions with matrices of their own; otherwise every function uses every matrix.
     """
     program = read_package(package)
     makers = [{name: op for op in one.operations for name, _ in op.outputs} for one in program.functions.values()]

@@ -45,6 +45,7 @@ from .selfdescription import Seq2SeqDescription, read_seq2seq
 
 ENCODE, DECODE = "encode", "decode"
 TOKEN, POSITION, LOGITS, NEXT = "token", "position", "logits", "next_"
+Shapes = dict[str, tuple[int, ...]]
 
 
 def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Progress) -> Exported:
@@ -53,11 +54,11 @@ def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Pr
     model, table, shapes = fed_model(quantized, context)
     layers, shape = len(model.get_submodule(family.layers)), state_shape(model, context)
     cross, own = state_names(layers, "cross"), state_names(layers, "self")
-    numbers = {
+    numbers: dict[str, Shapes] = {
         ENCODE: {IDS: (1, context), MASK: (1, context)},
         DECODE: {TOKEN: (1, 1), POSITION: (1,), MASK: (1, context)},
     }
-    caches = {ENCODE: {}, DECODE: dict.fromkeys((*cross, *own), shape)}
+    caches: dict[str, Shapes] = {ENCODE: {}, DECODE: dict.fromkeys((*cross, *own), shape)}
     outputs = {ENCODE: cross, DECODE: [LOGITS, *(NEXT + name for name in own)]}
     lowered: dict[str, Lowered] = {}
     for count, (name, step) in enumerate(((ENCODE, Reads(model, family)), (DECODE, Continues(model, family)))):
@@ -108,9 +109,6 @@ def fed_model(quantized: Quantized, context: int) -> tuple[Any, dict[str, torch.
         model.set_submodule(path, FedEmbedding(table, family.embedding, scale))
     refit_modules(model, table, shapes, family, context)
     return model, table, shapes
-
-
-Shapes = dict[str, tuple[int, ...]]
 
 
 def trace(fed: Fed, numbers: Shapes, caches: Shapes, matrices: Shapes) -> Any:
@@ -179,7 +177,7 @@ def check_interface(program: Program, description: Seq2SeqDescription) -> None:
     """Raise BadArtifact when the functions are not what the description promises."""
     cross, own = (state_names(description.layers, kind) for kind in ("cross", "self"))
     length = (1, description.context_tokens)
-    wanted = {
+    wanted: dict[str, tuple[Shapes, Sequence[str], Sequence[str]]] = {
         ENCODE: ({IDS: length, MASK: length}, (), cross),
         DECODE: ({TOKEN: (1, 1), POSITION: (1,), MASK: length}, (*cross, *own), [LOGITS, *(NEXT + one for one in own)]),
     }

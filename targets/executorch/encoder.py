@@ -146,7 +146,7 @@ def attend(
     _module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor,
     scaling: float | None = None, position_bias: torch.Tensor | None = None, **_named: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """``[1, N, S, D]`` each, and the mask ``[1, 1, 1, S]`` and a bias that are added to the scores → ``[1, S, N, D]``."""
+    """``[1, N, S, D]`` each, mask ``[1, 1, 1, S]`` and bias that are added to the scores → ``[1, S, N, D]``."""
     scores = torch.matmul(query * (scaling or query.shape[-1] ** -0.5), key.transpose(2, 3)) + mask
     if position_bias is not None:
         scores = scores + position_bias

@@ -79,8 +79,7 @@ def write_model(quantized: Quantized, context: int, path: Path, progress: Progre
             steps = split(flat, SPELLED_ATTENTION)
             told = {EMBEDDING_ENTRY: family.embedding} if name == DECODE else {}
             lowering = Lowering(flat, steps, context, aliases, told, keys)
-            begin = 0.45 * number + 0.15
-            host = host_module(flat, steps, lowering, lambda part, words, at=begin: progress(at + 0.25 * part, words))
+            host = host_module(flat, steps, lowering, part_of(progress, 0.45 * number + 0.15, 0.25))
             methods[name], keys = Method(host, example, dynamic), lowering.keys
             delegates += sum(step.segment is not None for step in steps)
         progress(0.9, "emitting the program")
@@ -91,6 +90,11 @@ def write_model(quantized: Quantized, context: int, path: Path, progress: Progre
             program.write_to_file(file)
     share_tables(path, keys, aliases)
     return delegates
+
+
+def part_of(progress: Progress, begin: float, share: float) -> Progress:
+    """Progress of a part of the whole."""
+    return lambda fraction, words: progress(begin + share * fraction, words)
 
 
 def traceable(model: Any, family: families.Family, context: int) -> list[tuple[str, nn.Module, Any, Any]]:
