@@ -71,6 +71,14 @@ def write_config(directory: Path, shape: Shape) -> None:
     (directory / "generation_config.json").write_text('{"eos_token_id": [2]}')
 
 
+def values_of(model: Any, family: Any) -> dict[str, Any]:
+    """Random numbers for each parameter; T5's table has larger ones, since its tied head divides by their size."""
+    values = {name: random_values(name, value.shape, family) for name, value in model.named_parameters()}
+    if family.model_type == "t5":
+        values[family.embedding] *= 8.0
+    return values
+
+
 def make(directory: Path, shape: Shape, recipe: str, write_tokenizer: Any) -> Quantized:
     """A random model of `shape`, quantized into `directory`."""
     from kobako.pipeline import families
@@ -83,7 +91,7 @@ def make(directory: Path, shape: Shape, recipe: str, write_tokenizer: Any) -> Qu
     write_config(directory, shape)
     write_tokenizer(directory / "tokenizer")
     model, family = empty_model_in(directory), families.get(shape.model_type)
-    values = {name: random_values(name, value.shape, family) for name, value in model.named_parameters()}
+    values = values_of(model, family)
     roles = parameter_roles(model, family)
     write_weights(directory / WEIGHTS_FILE, quantize_all(values, roles, RECIPES[recipe], no_progress))
     return Quantized(
@@ -104,7 +112,7 @@ def write_checkpoint(directory: Path, shape: Shape, seed: int = 0) -> Path:
     (directory / "LICENSE").write_text("Apache License 2.0")
     (directory / "README.md").write_text("---\nlicense: apache-2.0\n---\nRandom weights.\n")
     model, family = empty_model_in(directory), families.get(shape.model_type)
-    values = {name: random_values(name, value.shape, family) for name, value in model.named_parameters()}
+    values = values_of(model, family)
     save_file(values, directory / "model.safetensors")
     return directory
 

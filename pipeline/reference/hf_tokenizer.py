@@ -84,10 +84,10 @@ def write_seq2seq(source: Source, tokenizer_dir: Path, model_config: Mapping[str
 
     Raises UnsupportedModel when there is no tokenizer.json, or none with the languages' tokens.
     """
-    if not has(source, "tokenizer.json") and has(source, "source.spm"):
+    if not has(source, "tokenizer.json") and model_config["model_type"] == "marian":
         raise UnsupportedModel(
-            f"{source.name} has a SentencePiece model for each side (source.spm, target.spm) and no tokenizer.json; "
-            "the two are not turned into one.",
+            f"{source.name} has no tokenizer.json; Marian's two SentencePiece models, one for each side (source.spm, "
+            "target.spm), are not turned into one.",
             "Name a checkpoint of the same model with a tokenizer.json.",
         )
     if not has(source, "tokenizer.json"):

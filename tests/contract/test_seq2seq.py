@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -17,8 +18,9 @@ from kobako.pipeline.seq2seq.runtime import Seq2SeqRuntime
 from kobako.pipeline.validate.fidelity import check_weights
 from kobako.pipeline.weights import weight_digests
 
+from tests.contract.test_encoders import kobako
 from tests.contract.test_targets import need
-from tests.seq2seq import CONTEXT, SHAPES, Shape, make, write_tokenizer
+from tests.seq2seq import CONTEXT, SHAPES, Shape, make, write_checkpoint, write_tokenizer
 
 pytestmark = pytest.mark.heavy
 
@@ -105,3 +107,27 @@ def test_limits_and_damage(made: Made, target: str, tmp_path: Path) -> None:
     largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
     with pytest.raises(BadArtifact):
         targets.get(target).seq2seq(replace(exported, directory=copy)).read([5, 6], [1, 1])
+
+
+def test_from_checkpoint_to_answer(tmp_path: Path) -> None:
+    """One build on the command line: proof, package, the proof again, an answer in the runtime, and refusals."""
+    need("litert")
+    home = write_checkpoint(tmp_path / "tiny", next(one for one in SHAPES if one.name == "m2m_100"))
+    cache, package = tmp_path / "cache", str(tmp_path / "package")
+    refused = kobako(cache, "build", str(home), "-t", "litert", "-o", package)
+    assert refused.returncode == 9
+    assert "Use --recipe int8" in refused.stderr
+    assert kobako(cache, "plan", str(home), "-t", "litert").returncode == 9
+    options = ("-r", "float16", "-t", "litert", "--context", "128", "--no-measure", "--quiet")
+    built = kobako(cache, "build", str(home), *options, "-o", package)
+    assert built.returncode == 0, built.stderr[-3000:]
+    manifest = json.loads((tmp_path / "package" / "kobako.json").read_text())
+    assert (manifest["kind"], [task["name"] for task in manifest["tasks"]]) == ("seq2seq", ["translate"])
+    assert kobako(cache, "validate", package).returncode == 0
+    said = [
+        json.loads(kobako(cache, "run", package, *languages, "The moon.", "--json", "--max-tokens", "8").stdout)
+        for languages in (("--to", "fr"), ("--to", "de"), ("--to", "fr", "--from", "ja"))
+    ]
+    assert [one["prompt_tokens"] for one in said] == [12, 12, 12]  # two languages, nine letters, the end
+    assert len({tuple(one["token_ids"]) for one in said}) > 1
+    assert kobako(cache, "run", package, "The moon.").returncode == 2  # no language
