@@ -21,11 +21,13 @@ from .contracts import Expectations, Exported, Measurement, Recipe, Report
 from .errors import KobakoError, UnsupportedRecipe
 from .fetch import adapted_name, parse, parse_adapter
 from .heads import find_head
+from .kvcache import check_kv_cache
 from .licences import check_licence
 from .mixture import Goal
 from .package import Contents, Proven, check_destination, package, package_name
 from .prepare import Prepared, fetch_source, prepare
 from .process import Limits, Workers
+from .reference.slices import parse_slice, sliced_name
 from .run import Observer, Request, Run
 from .seq2seq.tasks import own_tasks
 from .stagecode import (
@@ -70,6 +72,7 @@ def build(request: Request, cache: Cache, observer: Observer) -> Result:
     machine = Machine.here()
     for name in request.targets:
         _check_target(name, request.recipe)
+    check_kv_cache(request.targets, request.options.kv_cache)
     cache.prepare()
     limit = request.memory_limit_bytes or int(machine.available_bytes * 0.9)
     jobs = max(1, min(request.jobs or machine.cores, machine.cores))
@@ -86,7 +89,8 @@ def _build(run: Run, jobs: int, limit: int, started: float) -> Result:
     ref = parse(request.model)
     adapter = parse_adapter(request.adapter) if request.adapter else None
     recipe_name = request.recipe.name if request.goal is None else request.goal.recipe_name()
-    name = package_name(adapted_name(ref.name, adapter), recipe_name)
+    taken = parse_slice(request.slice) if request.slice else None
+    name = package_name(sliced_name(adapted_name(ref.name, adapter), taken), recipe_name, request.options.kv_cache)
     out = request.out or Path("dist") / name
     check_destination(out, name)
     source = fetch_source(run, ref)

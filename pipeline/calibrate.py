@@ -5,7 +5,7 @@ Shape legend: T tokens of a calibration sequence, I inputs of a linear layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -32,24 +32,49 @@ class Call:
     named: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Examples:
+    """What a layer reads and should say: hidden states ``[1, T, hidden]`` by sequence, and how it was called."""
+
+    inputs: Sequence[torch.Tensor]
+    wanted: Sequence[torch.Tensor]
+    calls: Sequence[Call]
+
+
+Refine = Callable[[str, Any, Examples], None]
+"""(path of a layer, the layer, rounded, and its examples): may change the layer's weights once more."""
+
+
 def quantize_layers(
-    model: PreTrainedModel, layers: str, sequences: list[list[int]], quantize: Quantize, done: Callable[[int], None]
+    model: PreTrainedModel,
+    layers: str,
+    sequences: list[list[int]],
+    quantize: Quantize,
+    done: Callable[[int], None],
+    refine: Refine | None = None,
 ) -> None:
     """Replace the weights of every linear layer inside `layers` (a module path) by what `quantize` makes of them.
 
-    `done` is told the number of finished layers.
+    With `refine`, each layer is then shown what the original layers say to the same text. `done` is told the number of
+    finished layers.
     """
     import torch
 
     stack: Any = model.get_submodule(layers)
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference_mode: what refines takes gradients through these tensors
         hidden, calls = _first_calls(model, stack, sequences)
+        wanted = hidden
         for index, layer in enumerate(stack):
-            with second_moments(layer, f"{layers}.{index}.") as moments:
+            path = f"{layers}.{index}"
+            with second_moments(layer, f"{path}.") as moments:
                 _run(layer, calls[index], hidden)
-            for name, module in linear_layers(layer, f"{layers}.{index}."):
+            if refine is not None:
+                wanted = _run(layer, calls[index], wanted)
+            for name, module in linear_layers(layer, f"{path}."):
                 value = module.weight.detach().numpy()
                 module.weight.copy_(torch.from_numpy(quantize(f"{name}.weight", value, moments[name].mean())))
+            if refine is not None:
+                refine(path, layer, Examples(hidden, wanted, calls[index]))
             hidden = _run(layer, calls[index], hidden)
             done(index + 1)
 

@@ -50,23 +50,23 @@ def digest(text: str) -> str:
 
 
 def calibration_ids(tokenizer: ShippedTokenizer, own: Path | None = None, sha256: str | None = None) -> list[list[int]]:
-    """Token ids of the calibration text: as text and, where there is a chat template, as a chat for each paragraph.
+    """Token ids of the calibration text: in windows and, where there is a chat template, as a chat for each paragraph.
 
-    Special tokens give rise to outliers of their own, so they must be among what the model reads. Of a user's text
+    Windows, because memory grows with the longest sequence. Special tokens give rise to outliers of their own, so they
+    must be among what the model reads. Of a user's text
     (`own`, whose digest must be `sha256`) at most MOST_WINDOWS windows are read, evenly spread, and as many chats.
     Raises UsageError for a text that the tokenizer has no words for, IntegrityError when it changed since.
     """
-    if own is None:
-        text = CALIBRATION_TEXT.read_text(encoding="utf-8")
-        return [tokenizer.encode_prompt(text), *_chats(tokenizer, text.split("\n\n"))]
-    text = _unchanged(own, sha256)
+    text = CALIBRATION_TEXT.read_text(encoding="utf-8") if own is None else _unchanged(own, sha256)
     ids = tokenizer.encode(text)
-    _check_fit(own, text, ids)
-    first = tokenizer.prefix
-    starts = _spread(range(0, len(ids) - FEWEST_TOKENS + 1, WINDOW_TOKENS))
-    paragraphs = _spread([part for part in text.split("\n\n") if part.strip()])
-    chats = [chat[:WINDOW_TOKENS] for chat in _chats(tokenizer, paragraphs)]
-    return [*(first + ids[start : start + WINDOW_TOKENS] for start in starts), *chats]
+    paragraphs = [part for part in text.split("\n\n") if part.strip()]
+    starts: Sequence[int] = range(0, len(ids), WINDOW_TOKENS)
+    if own is not None:
+        _check_fit(own, text, ids)
+        starts = _spread(range(0, len(ids) - FEWEST_TOKENS + 1, WINDOW_TOKENS))
+        paragraphs = _spread(paragraphs)
+    windows = [tokenizer.prefix + ids[start : start + WINDOW_TOKENS] for start in starts]
+    return [*windows, *(chat[:WINDOW_TOKENS] for chat in _chats(tokenizer, paragraphs))]
 
 
 def calibration_pieces(

@@ -103,12 +103,20 @@ def near(name: str) -> list[str]:
     return list(dict.fromkeys(entry.name for entry in found if entry is not None))[:3]
 
 
-def closed(name: str) -> str | None:
-    """Why a well-known model cannot be packaged by anyone outside its maker, or None."""
+@dataclass(frozen=True, kw_only=True)
+class Closed:
+    """A well-known model that nobody outside its maker can package: why, and named models to take instead."""
+
+    reason: str
+    instead: tuple[str, ...]
+
+
+def closed(name: str) -> Closed | None:
+    """What is known of a closed model, or None for any other name."""
     wanted = name.lower().rpartition("/")[2].replace(" ", "-").replace("_", "-")
     for table in document()["closed"].values():
         if wanted in table["names"]:
-            return str(table["reason"])
+            return Closed(reason=str(table["reason"]), instead=tuple(table["open"]))
     return None
 
 

@@ -31,6 +31,9 @@ seq2seq model has an encoder that reads a text and a decoder that writes another
 Activations = Literal["float32", "float16", "int8-dynamic"]
 """What a target computes activations in. ``int8-dynamic``: asymmetric int8 per token, before each linear layer."""
 
+KvCache = Literal["float", "int8"]
+"""How keys and values are kept: in the target's own float type, or in int8 per token and head with step and zero."""
+
 
 def no_progress(fraction: float, text: str) -> None:
     """A Progress for callers that show none."""
@@ -57,6 +60,7 @@ class Source:
         format: ``safetensors`` (a Hugging Face directory) or ``gguf`` (one file).
         licence: SPDX identifier, or the licence's name when it has none.
         adapter: a LoRA adapter to be merged into the weights.
+        slice: the nested model to take out of it (`kobako.pipeline.reference.slices`); empty = all of it.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Source:
     format: Literal["safetensors", "gguf"]
     licence: str
     adapter: Source | None = None
+    slice: str = ""
 
     @property
     def all_files(self) -> tuple[SourceFile, ...]:
@@ -93,7 +98,7 @@ class Reference:
         return self.directory / "tokenizer"
 
 
-Rounding = Literal["nearest", "gptq"]
+Rounding = Literal["nearest", "gptq", "tuned"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +112,8 @@ class Recipe:
         embedding_bits: of the token embedding's rows, and of the head: 16, 8 (a scale per row) or 4 (in groups).
         smoothing: how much of the activations' outliers moves into the weights (`kobako.pipeline.smooth`); 0 = none.
         rounding: ``nearest`` (symmetric), or ``gptq``: 4-bit tensors get asymmetric blocks, fitted and rounded so that
-            the outputs on the calibration text change least (`kobako.pipeline.gptq`).
+            the outputs on the calibration text change least (`kobako.pipeline.gptq`); ``tuned``: so as well, and then
+            the codes of each layer are moved together by gradients (`kobako.pipeline.tune`), which takes minutes.
         wide: parameters kept in 8 bits although `weight_bits` or `embedding_bits` is 4, by name.
         loss_limit_nats: the mean KL to the original that the user allows; None = the recipe's usual gate.
         calibration_sha256: of the user's own calibration text; None = kobako's.
@@ -126,7 +132,12 @@ class Recipe:
     @property
     def calibrated(self) -> bool:
         """Whether quantizing reads a calibration text."""
-        return self.smoothing > 0.0 or self.rounding == "gptq"
+        return self.smoothing > 0.0 or self.asymmetric
+
+    @property
+    def asymmetric(self) -> bool:
+        """Whether 4-bit tensors have asymmetric blocks."""
+        return self.rounding != "nearest"
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -170,10 +181,12 @@ class ExportOptions:
     Attributes:
         context_tokens: slots of the KV cache: prompt and answer together.
         prefill_tokens: the chunk length of prefill, where the target needs a static one.
+        kv_cache: how keys and values are kept.
     """
 
     context_tokens: int = 1024
     prefill_tokens: int = 128
+    kv_cache: KvCache = "float"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +199,7 @@ class Exported:
         files: paths inside the directory; a ``.mlpackage`` counts as its files.
         activations: what the artifact computes activations in.
         context_tokens: slots of the KV cache.
+        kv_cache: how keys and values are kept in it.
         details: figures and facts of the target's own for manifest and report, JSON values only.
         kind: whether it continues text or answers with a vector or labels.
         table: name of the embedding table that the artifact is fed from; it lies beside the artifact or, in a package,
@@ -197,6 +211,7 @@ class Exported:
     files: tuple[str, ...]
     activations: Activations
     context_tokens: int
+    kv_cache: KvCache = "float"
     kind: ModelKind = "decoder"
     details: Mapping[str, Any] = field(default_factory=dict)
     table: str | None = None
@@ -206,13 +221,14 @@ class Exported:
 class Expectations:
     """What artifacts of one Quantized must say, computed once in PyTorch; the data lie in `directory`.
 
-    ``ids.npy`` int32 ``[W, T]``: windows of the proof text. ``logits-ACTIVATIONS.npy`` float32 ``[W, T, V]`` and
-    ``keys-ACTIVATIONS.npy`` float32 ``[L, K, H, D]`` (the key cache after the first K tokens of the first window),
-    for each activation model asked for. ``expect.json``: prompts, greedy continuations, quality figures.
+    ``ids.npy`` int32 ``[W, T]``: windows of the proof text. ``logits-KIND.npy`` float32 ``[W, T, V]`` and
+    ``keys-KIND.npy`` float32 ``[L, K, H, D]`` (the key cache after the first K tokens of the first window), for each
+    kind of reference asked for (`kobako.pipeline.standard`). ``expect.json``: prompts, greedy continuations, quality.
     """
 
     directory: Path
     activations: tuple[Activations, ...]
+    kv_cache: KvCache = "float"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,7 +308,8 @@ class Task:
         fills: by target language, more fields of the template; when there are any, one of them must be chosen.
         sources: by source language, the field ``source`` of the template, where it is not English.
         max_new_tokens: of an answer; 0 where none is generated.
-        output: what comes back: generated text, or an encoder's vector or labels with their probabilities.
+        output: what comes back: generated text, an encoder's vector, labels with their probabilities, or the span of a
+            passage that answers a question.
     """
 
     name: str
@@ -303,4 +320,4 @@ class Task:
     languages: tuple[str, ...] = ()
     fills: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
-    output: Literal["text", "vector", "labels"] = "text"
+    output: Literal["text", "vector", "labels", "span"] = "text"

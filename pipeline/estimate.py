@@ -74,15 +74,24 @@ def parameters_of(config: Mapping[str, Any]) -> tuple[int, int]:
     hidden, layers, heads = (entry(config, name) for name in list(OTHER_NAMES)[:3])
     if hidden is None or layers is None or heads is None:
         raise KeyError("hidden_size, num_hidden_layers or num_attention_heads")
-    kv_heads = int(config.get("num_key_value_heads") or heads)
-    head_dim = int(config.get("head_dim") or hidden // heads)
-    attention = hidden * head_dim * (2 * heads + 2 * kv_heads)
     inner = entry(config, "intermediate_size") or 4 * hidden
     widths = inner if isinstance(inner, list) else [inner] * layers  # Gemma 3n: each layer's own
-    matrices = 2 if is_encoder(config) else 3  # a decoder's third is the gate
-    feed_forward = matrices * hidden * sum(map(int, widths)) // layers
+    own = config.get("per_layer_config") or {}
+    linear = sum(
+        layer_parameters({**config, "intermediate_size": width, **own.get(str(index), {})}, hidden)
+        for index, width in enumerate(widths)
+    )
     tables = 1 if config.get("tie_word_embeddings", True) else 2
-    return layers * (attention + feed_forward), tables * int(config["vocab_size"]) * hidden
+    return linear, tables * int(config["vocab_size"]) * hidden
+
+
+def layer_parameters(config: Mapping[str, Any], hidden: int) -> int:
+    """Parameters of the linear layers of one layer with this config."""
+    heads = int(entry(config, "num_attention_heads"))
+    kv_heads, head_dim = int(config.get("num_key_value_heads") or heads), int(config.get("head_dim") or hidden // heads)
+    attention = hidden * head_dim * (2 * heads + 2 * kv_heads)
+    matrices = 2 if is_encoder(config) else 3  # a decoder's third is the gate
+    return attention + matrices * hidden * int(config["intermediate_size"])
 
 
 def seq2seq_parameters_of(config: Mapping[str, Any]) -> tuple[int, int]:
@@ -121,7 +130,7 @@ def weights_bytes(config: Mapping[str, Any], recipe: Recipe) -> int:
     """Bytes of all codes and 16-bit scales."""
     linear, embedding = parameters_of(config)
     per_group = 16 / recipe.group_size if recipe.group_size else 0.0
-    if recipe.rounding == "gptq" and recipe.group_size:
+    if recipe.asymmetric and recipe.group_size:
         per_group += 8 / recipe.group_size  # the block's shift
     grouped_table = per_group if recipe.embedding_bits == 4 else 0.0
     return table_bytes(config, recipe) + int(

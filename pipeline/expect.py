@@ -19,7 +19,7 @@ from .contracts import Activations, Expectations, ExportOptions, FloatArray, Pro
 from .logits import Rows, batches, write_logits
 from .metrics import Agreement
 from .prooftext import GREEDY_TOKENS, prompts_for, proof_windows
-from .standard import Kind, kind_of
+from .standard import Kind, cache_of, kind_of, rounds_activations
 from .tokens import ShippedTokenizer, stop_ids
 from .weights import weight_digests
 
@@ -71,7 +71,7 @@ def expect(
     }
     model = quantized_model(quantized)
     float_logits: Rows | None = None
-    kinds: list[Kind] = sorted({"float", *(kind_of(one) for one in activations)})
+    kinds: list[Kind] = sorted({"float", *(kind_of(one, options.kv_cache) for one in activations)})
     for done, kind in enumerate(kinds, start=1):
         progress(0.1 + 0.8 * done / len(kinds), f"the quantized reference ({kind}) reads the proof text")
         answers = answers_of(model, kind, windows, prompt_ids, stops, out / f"logits-{kind}.npy")
@@ -87,16 +87,18 @@ def expect(
     scratch.unlink()
     np.save(out / "ids.npy", windows)
     write_json(out / "expect.json", figures)
-    return Expectations(directory=out, activations=activations)
+    return Expectations(directory=out, activations=activations, kv_cache=options.kv_cache)
 
 
 def _noise(model: PreTrainedModel, kind: Kind, windows: npt.NDArray[np.int32], logits: Rows) -> Mapping[str, float]:
     """How far the model is from itself when the last bits of its embeddings differ.
 
-    With float activations this is nearly nothing. Rounding activations to int8 amplifies last-bit differences layer
-    by layer: no two programs that round can agree better than this.
+    With float activations and a float cache this is nearly nothing. Rounding to int8 amplifies last-bit differences
+    layer by layer: no two programs that round can agree better than this.
     """
     import torch
+
+    from .reference.kvcache import new_cache
 
     parts = []
     for number, window in enumerate(windows):
@@ -110,7 +112,7 @@ def _noise(model: PreTrainedModel, kind: Kind, windows: npt.NDArray[np.int32], l
         handle = model.get_input_embeddings().register_forward_hook(perturb)
         try:
             with torch.inference_mode(), rounding(model, kind):
-                for start, rows in read_window(model, window, whole_cache()):
+                for start, rows in read_window(model, window, new_cache(cache_of(kind))):
                     positions = list(range(start, start + len(rows)))
                     parts.append(
                         Agreement.of(logits[number, positions], rows, window[start + 1 : start + 1 + len(rows)])
@@ -125,7 +127,7 @@ def rounding(model: PreTrainedModel, kind: Kind) -> AbstractContextManager[None]
     """Within it, activations are rounded as `kind` tells."""
     from .reference.eager import dynamic_int8_activations
 
-    return dynamic_int8_activations(model) if kind == "int8-dynamic" else nullcontext()
+    return dynamic_int8_activations(model) if rounds_activations(kind) else nullcontext()
 
 
 def _weight_digests(quantized: Quantized) -> dict[str, str]:
@@ -173,13 +175,6 @@ def read_window(model: PreTrainedModel, window: npt.NDArray[np.int32], cache: An
         yield start, answer.logits[0].float().numpy()
 
 
-def whole_cache() -> Any:
-    """A cache that keeps all keys, those of sliding layers too: transformers' own, made without a config."""
-    from transformers import DynamicCache
-
-    return DynamicCache()
-
-
 def answers_of(
     model: PreTrainedModel,
     kind: Kind,
@@ -188,13 +183,16 @@ def answers_of(
     stops: tuple[int, ...],
     store: Path | None = None,
 ) -> Answers:
-    """What `model` says to the windows ``[W, T]`` and the prompts, activations rounded as `kind` tells.
+    """What `model` says to the windows ``[W, T]`` and the prompts, activations and cache rounded as `kind` tells.
 
     Logits are written to `store` as they come, or kept in memory when there is none.
     """
     import torch
 
-    caches = [whole_cache() for _ in windows]
+    from .reference.kvcache import new_cache
+
+    kept = cache_of(kind)
+    caches = [new_cache(kept) for _ in windows]
 
     def rows() -> Iterator[FloatArray]:
         for window, cache in zip(windows, caches, strict=True):
@@ -204,7 +202,7 @@ def answers_of(
         shape = (*windows.shape, model.config.vocab_size)
         logits: Rows = write_logits(store, shape, rows()) if store else np.concatenate(list(rows())).reshape(shape)
         keys = _keys(caches[0])
-        continuations = [_greedy(model, prompt, stops) for prompt in prompts]
+        continuations = [_greedy(model, prompt, stops, new_cache(kept)) for prompt in prompts]
     return Answers(
         logits,
         keys,
@@ -225,18 +223,18 @@ def _keys(cache: Any) -> FloatArray:
 
 
 def _greedy(
-    model: PreTrainedModel, prompt: list[int], stops: tuple[int, ...]
+    model: PreTrainedModel, prompt: list[int], stops: tuple[int, ...], cache: Any
 ) -> tuple[list[int], list[float], FloatArray]:
     """Greedy ids, the gap between the best two logits at each step, and the logits ``[V]`` after the prompt."""
     import torch
 
-    step, cache = torch.tensor([prompt]), None
+    step = torch.tensor([prompt])
     ids: list[int] = []
     margins: list[float] = []
     first: FloatArray | None = None
     while len(ids) < GREEDY_TOKENS:
         answer = model(step, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache, last = answer.past_key_values, answer.logits[0, -1].float()
+        last = answer.logits[0, -1].float()
         first = last.numpy().copy() if first is None else first
         best = torch.topk(last, 2)
         margins.append(float(best.values[0] - best.values[1]))

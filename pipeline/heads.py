@@ -11,7 +11,7 @@ from .codec import from_json, read_json, to_json, write_json
 from .families import Family
 
 HEAD_FILE = "head.json"
-EncoderTask = Literal["embed", "classify", "fill-mask"]
+EncoderTask = Literal["embed", "classify", "fill-mask", "answer"]
 ENCODER_TASKS: tuple[EncoderTask, ...] = get_args(EncoderTask)
 
 
@@ -20,15 +20,18 @@ class Head:
     """How hidden states become an answer.
 
     Attributes:
-        task: ``embed`` (one vector for a text), ``classify`` (one logit for each label) or ``fill-mask`` (one logit for
-            each token of the vocabulary, for the one that is masked).
-        size: how many numbers come out.
+        task: ``embed`` (one vector for a text), ``classify`` (one logit for each label), ``fill-mask`` (one logit for
+            each token of the vocabulary, for the one that is masked) or ``answer`` (of a question and a passage: for
+            each token two logits, that the answer begins and that it ends there).
+        size: how many numbers come out; of ``answer``: for each token.
         longest_tokens: of a text the model was made for, special tokens included.
         pooling: of ``embed``: the mean over the text's tokens, or the first token's state.
         normalize: of ``embed``: vectors have length 1.
         stated: of ``embed``: the checkpoint itself tells its pooling; otherwise it is sentence-transformers' default.
         labels: of ``classify``, in the order of the logits.
         many: of ``classify``: labels do not exclude each other (a sigmoid each instead of one softmax).
+        separator_id: of ``answer``, the token behind which the passage begins, where the model tells the two apart by
+            types of tokens; -1 where it does not.
         mask, mask_id: of ``fill-mask``: how the masked token is written, and its id.
     """
 
@@ -42,16 +45,24 @@ class Head:
     many: bool = False
     mask: str = ""
     mask_id: int = -1
+    separator_id: int = -1
 
     @property
     def chooses(self) -> bool:
         """Whether the numbers are logits, of labels or of tokens, and not a vector."""
         return self.task != "embed"
 
+    @property
+    def chosen(self) -> str:
+        """What is chosen, for people."""
+        return "spans" if self.task == "answer" else "labels"
+
     def words(self) -> str:
         """For people."""
         if self.task == "classify":
             return f"{self.size} labels"
+        if self.task == "answer":
+            return "a span of the passage"
         if self.task == "fill-mask":
             return f"{self.size} tokens for {self.mask}"
         pooled = {"mean": "mean of all tokens", "cls": "first token"}[self.pooling]

@@ -126,6 +126,8 @@ def _notice(source: Source, licence: str, recipe: str) -> str:
             f"Before that, the adapter {source.adapter.name}\nfrom {source.adapter.origin}\nrevision "
             f"{source.adapter.revision}\nunder the licence {source.adapter.licence} was merged into them.\n"
         )
+    if source.slice:
+        parts.append(f"Only a part of the model is in this package, the nested model {source.slice}\n")
     if licence in REQUIRED_NOTICES:
         parts.append(REQUIRED_NOTICES[licence] + "\n")
     for file in source.files:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Collection, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-from .codec import read_json
 from .contracts import Exported
 from .embeddings import TABLE_FILE
 from .errors import BadArtifact, IntegrityError, NotFound
-from .names import check_member_name, printable
+from .names import check_distinct, check_member_name
+from .versioned import Format
 
 MANIFEST_FILE = "kobako.json"
+SET_FILE = "kobako-set.json"
 SCHEMA_FILE = Path(__file__).parent / "manifest.schema.json"
 FORMAT_VERSION = "1.0"
 MAX_MANIFEST_BYTES = 4 * 2**20
+FORMAT = Format(what="manifest", version=FORMAT_VERSION, schema=SCHEMA_FILE, limit_bytes=MAX_MANIFEST_BYTES)
 
 
 def sha256_of(path: Path) -> str:
@@ -41,44 +41,18 @@ def read_manifest(package: Path) -> Mapping[str, Any]:
     """
     path = package / MANIFEST_FILE
     try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise BadArtifact(f"{path} is larger than any manifest.", "This is not a kobako package.")
-        data = read_json(path)
+        data = FORMAT.load(path)
     except OSError as error:
-        raise BadArtifact(f"{package} is not a kobako package: no readable {MANIFEST_FILE}.") from error
-    except (ValueError, RecursionError) as error:
-        raise BadArtifact(f"{path} is not JSON: {error}.", "Pull the package again.") from error
+        is_set = (package / SET_FILE).is_file()
+        advice = f"It is a set of packages ({SET_FILE}): give the directory of one of its members." if is_set else ""
+        raise BadArtifact(f"{package} is not a kobako package: no readable {MANIFEST_FILE}.", advice) from error
     check_manifest(data, path)
     return cast("Mapping[str, Any]", data)
 
 
-@cache
-def _validator() -> Any:
-    """The schema, compiled once."""
-    import jsonschema
-
-    return jsonschema.Draft202012Validator(read_json(SCHEMA_FILE))
-
-
 def check_manifest(data: Any, path: Path) -> None:
     """Raise BadArtifact unless `data` is a manifest this version reads: schema, major version, names of files."""
-    version = data.get("format_version") if isinstance(data, dict) else None
-    found = re.fullmatch(r"([0-9]{1,6})\.([0-9]{1,6})", version) if isinstance(version, str) else None
-    if isinstance(version, str) and not found:
-        raise BadArtifact(f"{path} has the format {printable(version)[:40]!r}, which is none.", "Do not use it.")
-    ours = [int(part) for part in FORMAT_VERSION.split(".")]
-    theirs = [int(part) for part in found.groups()] if found else ours
-    if theirs[0] != ours[0]:
-        advice = "Upgrade kobako: pip install --upgrade kobako" if theirs[0] > ours[0] else "Use an older kobako."
-        raise BadArtifact(f"{path} has format {version}; this kobako reads {ours[0]}.x.", advice)
-    try:
-        problem = next(_validator().iter_errors(data), None)  # the first: all of a hostile file's would take minutes
-    except RecursionError as error:
-        raise BadArtifact(f"{path} is nested too deeply to be a manifest.", "Do not use it.") from error
-    if problem is not None:
-        said = printable(problem.message)[:300]
-        newer = f"It has format {version}: a newer kobako may read it." if theirs > ours else ""
-        raise BadArtifact(f"{path} is not a valid manifest: {said} at {printable(problem.json_path)[:100]}.", newer)
+    FORMAT.check(data, path)
     try:
         _check_names(data)
     except ValueError as error:
@@ -94,8 +68,7 @@ def _check_names(manifest: Mapping[str, Any]) -> None:
             if not file["path"].startswith(f"{target}/"):
                 raise ValueError(f"{target} lists {file['path']!r}, which does not lie in its folder")
     names = [check_member_name(file["path"]) for file in all_files(manifest)]
-    if len({name.casefold() for name in names}) != len(names):
-        raise ValueError("two files have one name, or differ in capitals only")
+    check_distinct(names)
     if any("table" in entry for entry in manifest["targets"].values()) and TABLE_FILE not in names:
         raise ValueError(f"a target reads {TABLE_FILE}, which is not listed")
     if MANIFEST_FILE in names:
@@ -139,6 +112,7 @@ def exported_of(package: Path, manifest: Mapping[str, Any], target: str) -> Expo
         files=tuple(file["path"].removeprefix(f"{target}/") for file in entry["files"]),
         activations=entry["activations"],
         context_tokens=manifest["context_tokens"],
+        kv_cache=manifest.get("kv_cache", "float"),
         details=entry["details"],
         kind=manifest.get("kind", "decoder"),
         table=entry.get("table"),

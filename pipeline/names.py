@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
+from typing import Any
 
 MAX_NAME_BYTES = 512
 FORBIDDEN = frozenset('\\:*?"<>|')
@@ -45,3 +47,23 @@ def check_member_name(name: object) -> str:
         if part.partition(".")[0].casefold() in RESERVED:
             raise ValueError(f"the file name {name!r} is a device on Windows")
     return name
+
+
+def check_distinct(names: Iterable[str]) -> None:
+    """Raise ValueError unless all names can lie in one directory of a file system that does not tell capitals apart.
+
+    Folders count too: ``A/x`` beside ``a/y`` become one folder on a phone or a Mac, and nothing is where it was listed.
+    """
+    root: dict[str, Any] = {}
+    for name in names:
+        folder, parts = root, name.split("/")
+        for number, part in enumerate(parts, 1):
+            fresh: dict[str, Any] | None = {} if number < len(parts) else None  # None: a file
+            key = unicodedata.normalize("NFC", part.casefold())
+            if key not in folder:
+                folder[key] = (part, fresh)
+            elif folder[key][0] != part:
+                raise ValueError(f"{name!r} and another name differ in capitals only, which some file systems lose")
+            elif folder[key][1] is None or fresh is None:
+                raise ValueError(f"{name!r} stands in it twice, or is a file and a folder")
+            folder = folder[key][1]

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from . import families
-from .codec import to_json, write_json
-from .contracts import Expectations, Exported, ExportOptions, Measurement, Quantized, Report, Source, Task
+from .codec import read_json, to_json, write_json
+from .contracts import Expectations, Exported, ExportOptions, KvCache, Measurement, Quantized, Report, Source, Task
 from .embeddings import link_table
 from .errors import BadArtifact, OutputError, ProofFailed
 from .heads import find_head
+from .kvcache import kv_cache_bytes
+from .leftout import left_out
 from .licences import write_legal
 from .manifest import FORMAT_VERSION, MANIFEST_FILE, check_manifest, file_entries, read_manifest
 from .mixture import Mixture
@@ -164,9 +166,11 @@ def report_data(contents: Contents) -> dict[str, Any]:
         "source": _without_directories(contents.source),
         "model_type": contents.quantized.model_type,
         "kind": families.get(contents.quantized.model_type).kind,
+        "left_out": list(left_out(contents.source)),
         "head": to_json(find_head(contents.quantized.directory)),
         "recipe": to_json(contents.quantized.recipe),
         "context_tokens": contents.options.context_tokens,
+        "kv_cache": contents.options.kv_cache,
         "tasks": [task.name for task in contents.tasks],
         "weights_bytes_by_part": bytes_by_part(contents.quantized.directory),
         "targets": {
@@ -179,6 +183,7 @@ def report_data(contents: Contents) -> dict[str, Any]:
                 "peak_rss_bytes": part.peak_rss_bytes,
                 "vendor_versions": dict(part.vendor_versions),
                 "details": dict(part.exported.details),
+                "kv_cache_bytes": _cache_bytes(contents, part),
             }
             for part in contents.parts
         },
@@ -201,7 +206,8 @@ def bytes_by_part(quantized_dir: Path) -> dict[str, int]:
 
 def _without_directories(source: Source) -> dict[str, Any]:
     """A source as other machines may know it."""
-    facts = {key: value for key, value in to_json(source).items() if key not in ("directory", "adapter")}
+    left_out = ("directory", "adapter", *(() if source.slice else ("slice",)))
+    facts = {key: value for key, value in to_json(source).items() if key not in left_out}
     return facts | ({"adapter": _without_directories(source.adapter)} if source.adapter else {})
 
 
@@ -217,7 +223,7 @@ def build_manifest(contents: Contents, work: Path) -> dict[str, Any]:
     )
     return {
         "format_version": FORMAT_VERSION,
-        "name": package_name(quantized.name, recipe.name),
+        "name": package_name(quantized.name, recipe.name, contents.options.kv_cache),
         "build_id": contents.build_id,
         "kobako_version": __version__,
         "model": {
@@ -227,17 +233,22 @@ def build_manifest(contents: Contents, work: Path) -> dict[str, Any]:
             "model_type": quantized.model_type,
             "licence": contents.source.licence,
             "files": [to_json(file) for file in contents.source.all_files],
+            **({"left_out": list(parts)} if (parts := left_out(contents.source)) else {}),
             **_adapter_of(contents.source),
+            **({"slice": contents.source.slice} if contents.source.slice else {}),
         },
         "recipe": to_json(recipe),
         "context_tokens": contents.options.context_tokens,
+        "kv_cache": contents.options.kv_cache,
         "stop_ids": list(stop_ids(quantized.directory)),
         "chat_template": ShippedTokenizer(quantized.tokenizer_dir).chat_template,
         "tasks": [to_json(task) for task in contents.tasks],
         "kind": families.get(quantized.model_type).kind,
         **({"head": to_json(head)} if head else {}),
         "proven": all(part.report.passed for part in contents.parts),
-        "targets": {part.exported.target: _target_entry(part, work) for part in contents.parts},
+        "targets": {
+            part.exported.target: _target_entry(part, work, _cache_bytes(contents, part)) for part in contents.parts
+        },
         "files": file_entries(work, shared),
     }
 
@@ -249,12 +260,17 @@ def _adapter_of(source: Source) -> dict[str, Any]:
     return {"adapter": {name: getattr(source.adapter, name) for name in ("origin", "revision", "licence")}}
 
 
-def package_name(model: str, recipe: str) -> str:
-    """``MODEL-RECIPE``: the package's name and its directory's default name."""
-    return f"{model}-{recipe}"
+def package_name(model: str, recipe: str, kv_cache: KvCache = "float") -> str:
+    """``MODEL-RECIPE``, or ``MODEL-RECIPE-kv8``: the package's name and its directory's default name."""
+    return f"{model}-{recipe}" + ("-kv8" if kv_cache == "int8" else "")
 
 
-def _target_entry(part: Proven, work: Path) -> dict[str, Any]:
+def _cache_bytes(contents: Contents, part: Proven) -> int:
+    config = read_json(contents.quantized.directory / "config.json")
+    return kv_cache_bytes(config, contents.options, part.exported.target)
+
+
+def _target_entry(part: Proven, work: Path, cache_bytes: int) -> dict[str, Any]:
     target = part.exported.target
     files = file_entries(work, [f"{target}/{name}" for name in part.exported.files])
     weights = sum(entry["size_bytes"] for entry in files)
@@ -262,7 +278,8 @@ def _target_entry(part: Proven, work: Path) -> dict[str, Any]:
         "files": files,
         "activations": part.exported.activations,
         "needs": {
-            "ram_bytes": part.measurement.peak_rss_bytes if part.measurement else 2 * weights,
+            "ram_bytes": part.measurement.peak_rss_bytes if part.measurement else 2 * weights + cache_bytes,
+            "kv_cache_bytes": cache_bytes,
             "runtimes": dict(part.vendor_versions),
         },
         "proven": part.report.passed,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from . import families
 from .allocate import mixtures
@@ -13,6 +13,8 @@ from .contracts import RECIPES, ExportOptions, Reference, Source
 from .errors import KobakoError
 from .estimate import Estimate, estimate
 from .heads import encoder_task
+from .kvcache import check_kv_cache, kv_cache_bytes
+from .leftout import left_out, text_only
 from .mixture import Curve, Mixture
 from .prepare import settled
 from .reference.grids import source_grid
@@ -36,7 +38,9 @@ class Plan:
     """The steps of a build in order; sizes are 0 when the model's config is not on this machine yet.
 
     Attributes:
+        left_out: what the checkpoint reads besides text, which is not exported.
         curve: mixtures of 4 and 8 bits, smallest first; empty until a build with a goal has measured the parts.
+        kv_cache_bytes: of the whole context's keys and values, by target.
     """
 
     model: str
@@ -46,13 +50,16 @@ class Plan:
     disk_bytes: int
     available_bytes: int
     note: str
+    left_out: tuple[str, ...] = ()
     curve: tuple[Mixture, ...] = ()
+    kv_cache_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 def plan(request: Request, cache: Cache) -> Plan:
-    """The plan of ``kobako build``. Raises NotFound for an unknown model."""
+    """The plan of ``kobako build``. Raises NotFound (model), UnsupportedRecipe (a cache that a target lacks)."""
     from .fetch import fetch, parse
 
+    check_kv_cache(request.targets, request.options.kv_cache)
     ref = parse(request.model)
     try:
         source = fetch(ref, cache.root / "downloads", lambda _fraction, _text: None, offline=True)
@@ -114,8 +121,10 @@ def _fetched(request: Request, source: Source, cache: Cache) -> Plan:
         weights_bytes=need.weights_bytes,
         disk_bytes=need.disk_bytes,
         available_bytes=available,
-        note=" ".join(filter(None, (source_grid(source, recipe), short_note(short)))),
+        note=" ".join(filter(None, (text_only(left_out(source)), source_grid(source, recipe), short_note(short)))),
+        left_out=left_out(source),
         curve=_curve(cache, load_key),
+        kv_cache_bytes={name: kv_cache_bytes(config, options, name) for name in names} if config else {},
     )
 
 
@@ -140,11 +149,8 @@ def _curve(cache: Cache, load_key: str) -> tuple[Mixture, ...]:
 def _config(cache: Cache, load_key: str, source: Source) -> dict[str, object] | None:
     """config.json as loaded before, or as it lies in the source (a GGUF file has none)."""
     if entry := cache.find("load", load_key):
-        value = dict(entry.value)
-        directory = from_json(value, Reference).directory
-    else:
-        directory = source.directory
-    path = Path(directory) / "config.json"
+        return dict(read_json(from_json(dict(entry.value), Reference).directory / "config.json"))
+    path = source.directory / "config.json"
     if not path.is_file():
         return None
     config = dict(read_json(path))

@@ -22,6 +22,7 @@ from .estimate import Estimate, estimate
 from .fetch import ModelRef, fetch, parse_adapter, with_adapter
 from .heads import Head, encoder_task, find_head
 from .mixture import Curve, Goal, Mixture
+from .reference.slices import parse_slice, sliced_name
 from .run import Request, Run
 from .seq2seq.limits import check_recipe, is_seq2seq, own_options
 from .stagecode import load_inputs, quantize_inputs, sensitivity_inputs
@@ -59,6 +60,9 @@ def fetch_source(run: Run, ref: ModelRef) -> Source:
         source = fetch(ref, downloads, progress, offline=offline)
         if run.request.adapter:
             source = with_adapter(source, parse_adapter(run.request.adapter), downloads, progress, offline=offline)
+        if run.request.slice:
+            taken = parse_slice(run.request.slice)
+            source = replace(source, name=sliced_name(source.name, taken), slice=taken.text)
     except KobakoError as error:
         run.observer.failed("fetch", error)
         raise
@@ -90,17 +94,21 @@ def prepare(run: Run, source: Source, limit: int) -> Prepared:
 def settled(request: Request, home: Path) -> Request:
     """The request, its context that of the model in `home` where it was not asked for and is no decoder's.
 
-    Raises UnsupportedRecipe for a mixture of 4 and 8 bits, whose sensitivity is measured on next tokens, and for what
-    an encoder-decoder cannot be.
+    Raises UnsupportedRecipe for what an encoder or an encoder-decoder cannot have: a mixture of 4 and 8 bits, whose
+    sensitivity is measured on next tokens, and another KV cache; and for recipes of which `check_recipe` tells.
     """
     head, config = find_head(home), read_json(home / "config.json")
     check_recipe(config, request.recipe)
     if head is None and is_seq2seq(config):
+        if request.options.kv_cache != "float":
+            raise UnsupportedRecipe("caches of an encoder-decoder are floats.", "Leave --kv-cache out.")
         if request.goal is not None:
             raise no_mixture("encoder-decoders")
         return replace(request, options=own_options(request.options, config)) if request.own_context else request
     if head is None:
         return request
+    if request.options.kv_cache != "float":
+        raise UnsupportedRecipe("an encoder reads its text at once and has no KV cache.", "Leave --kv-cache out.")
     if request.goal is not None:
         raise no_mixture("encoders")
     return replace(request, options=encoder_options(request.options, head)) if request.own_context else request

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from .contracts import Activations, Exported, ExportOptions, FloatArray, Progress, Quantized, Recipe
+from .contracts import Activations, Exported, ExportOptions, FloatArray, KvCache, Progress, Quantized, Recipe
 
 OnText = Callable[[str], bool | None]
 """Receives a piece of an answer; true ends the answer."""
@@ -35,6 +35,14 @@ class StoredWeight:
     codes: npt.NDArray[Any]
     scales: FloatArray | None
     offsets: npt.NDArray[np.float16] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KvCost:
+    """Bytes of a KV cache: of each value, and of what stands beside each head's vector."""
+
+    value_bytes: int
+    vector_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +178,11 @@ class Target(Protocol):
     @property
     def recipes(self) -> tuple[str, ...]:
         """Names of the recipes this target can hold."""
+        ...
+
+    @property
+    def kv_caches(self) -> Mapping[KvCache, KvCost]:
+        """The KV caches this target can have, and what each takes."""
         ...
 
     @property

@@ -33,9 +33,11 @@ def provenance(done: Verified, environment: Mapping[str, str] = os.environ) -> d
                 "externalParameters": {
                     "model": manifest["model"]["origin"],
                     "revision": manifest["model"]["revision"],
+                    **({"slice": manifest["model"]["slice"]} if "slice" in manifest["model"] else {}),
                     "recipe": dict(manifest["recipe"]),
                     "targets": list(manifest["targets"]),
                     "context_tokens": manifest["context_tokens"],
+                    "kv_cache": manifest.get("kv_cache", "float"),
                     "tasks": [task["name"] for task in manifest["tasks"]],
                 },
                 "internalParameters": {"kobako": manifest["kobako_version"], "runtimes": _runtimes(manifest)},

@@ -42,13 +42,18 @@ def publish(request: PublishRequest, destination: Destination, observer: Observe
     listing = listing_of(request.package, verified)
     if SIGNATURE_FILE not in listing.files and request.trust.unsigned != "allow":
         raise Untrusted(f"{request.package} is not signed.", "Sign it (kobako sign), or use --allow-unsigned.")
+    return send(request.package, listing, destination, observer)
+
+
+def send(directory: Path, listing: Listing, destination: Destination, observer: Observer) -> Published:
+    """Make the verified files of `directory` available; the observer is told how much is done."""
     total = max(sum(file.size_bytes for file in listing.files.values()), 1)
     observer.started(STAGE)
 
     def moved(done: int) -> None:
         observer.progress(STAGE, min(done / total, 1.0), f"{done / 1e6:,.1f} of {total / 1e6:,.1f} MB")
 
-    return destination.publish(request.package, listing, Meter(moved).tell)
+    return destination.publish(directory, listing, Meter(moved).tell)
 
 
 def listing_of(package: Path, verified: Verified) -> Listing:

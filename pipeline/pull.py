@@ -38,12 +38,14 @@ class PullRequest:
         targets: the targets that shall be in `out` afterwards, and no others; empty = all.
         out: the package directory, or None for one named like the source, here.
         jobs: how many files are transferred side by side.
+        manifest_sha256: the SHA-256 its kobako.json must have, where somebody believed has told it; None = any.
     """
 
     targets: tuple[str, ...]
     trust: Trust
     out: Path | None = None
     jobs: int = 4
+    manifest_sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ def pull(source: Source, request: PullRequest, observer: Observer) -> Pulled:
     listing = source.listing()
     _require_signature(listing, source.label, request.trust)
     out = (request.out or Path(listing.name)).absolute()
-    with _alone_at(out):
+    with alone_at(out):
         pulling = _Pulling(source, listing, request, observer, out, _workspace(out, listing))
         return pulling.run()
 
@@ -85,7 +87,7 @@ def _require_signature(listing: Listing, label: str, trust: Trust) -> None:
 
 
 @contextmanager
-def _alone_at(out: Path) -> Iterator[None]:
+def alone_at(out: Path) -> Iterator[None]:
     """Only one pull at a time writes one directory; the next finds it done."""
     from filelock import FileLock
 
@@ -155,17 +157,23 @@ class _Pulling:
         if SIGNATURE_FILE not in present:
             (self.workspace.tree / SIGNATURE_FILE).unlink(missing_ok=True)
         signed = signature_of(self.workspace.tree, self.request.trust)
-        if signed is not None:
-            told = signed.digests.get(MANIFEST_FILE, "")
-            described = replace(self.listing.files[MANIFEST_FILE], sha256=told)
-            if not has_digest(self.workspace.tree / MANIFEST_FILE, described):
-                raise IntegrityError(
-                    f"{MANIFEST_FILE} of {self.source.label} is not the one that was signed.", "Do not use it."
-                )
+        if signed is not None and not self._is_manifest(signed.digests.get(MANIFEST_FILE, "")):
+            raise IntegrityError(
+                f"{MANIFEST_FILE} of {self.source.label} is not the one that was signed.", "Do not use it."
+            )
+        if self.request.manifest_sha256 is not None and not self._is_manifest(self.request.manifest_sha256):
+            raise IntegrityError(
+                f"{self.source.label} is not the package that was promised: its {MANIFEST_FILE} is another.",
+                "It was changed since. Have what names it made again, or pull an older version.",
+            )
         manifest = read_manifest(self.workspace.tree)
         if signed is not None:
             signed.check_package(str(manifest["name"]))
         return signed, manifest
+
+    def _is_manifest(self, digest: str) -> bool:
+        described = replace(self.listing.files[MANIFEST_FILE], sha256=digest)
+        return has_digest(self.workspace.tree / MANIFEST_FILE, described)
 
     def _take(self, file: RemoteFile) -> bool:
         """Take a file from the package that stands at the destination, when it is the very same."""

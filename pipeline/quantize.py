@@ -12,12 +12,12 @@ import shutil
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from . import blocks, families
-from .calibrate import input_moments, quantize_layers
+from .calibrate import Examples, input_moments, quantize_layers
 from .calibration import calibration_ids, calibration_pieces
 from .contracts import FloatArray, Progress, Quantized, Recipe, Reference, no_progress
 from .embeddings import TABLE_FILE, TableLayout, quantized_rows, write_table
@@ -27,12 +27,12 @@ from .gptq import gptq
 from .heads import HEAD_FILE, find_head
 from .scheme import Role, Scheme, bits_of, parameter_roles, smoothed
 from .tokens import ShippedTokenizer
-from .weights import WEIGHTS_FILE, WeightTensor, round_to_nearest, write_weights
+from .weights import WEIGHTS_FILE, QuantizedTensor, WeightTensor, round_to_nearest, write_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from .reference.weights import SafetensorsReader
+    from .reference.rowreader import RowReader
 
 COPIED = ("config.json", "generation_config.json", HEAD_FILE)
 
@@ -58,7 +58,7 @@ def quantize_tensor(
         raise UnsupportedRecipe(
             f"{name} has {value.shape[1]} inputs, which group size {group} does not divide.", "Try --recipe int8."
         )
-    if recipe.rounding == "nearest":
+    if not recipe.asymmetric:
         return round_to_nearest(value, 4, group)
     if moments is None:
         return blocks.round_to_grid(value, blocks.fit(value, group))
@@ -75,7 +75,8 @@ def quantize(
     """
     from .reference.eager import empty_model_in
     from .reference.model import reference_model
-    from .reference.weights import SafetensorsReader, open_reference
+    from .reference.rowreader import RowReader
+    from .reference.weights import open_reference
 
     family = families.get(reference.model_type)
     skeleton = empty_model_in(reference.directory)
@@ -89,11 +90,11 @@ def quantize(
             sequences = calibration_text(reference, recipe, calibration)
             scheme = Scheme(roles, recipe, family)
             tensors = smoothed(model, stored, scheme, sequences)
-            if recipe.rounding == "gptq":
+            if recipe.asymmetric:
                 done = calibrated(model, tensors, scheme, sequences, progress)
             del model
         write_weights(out / WEIGHTS_FILE, quantize_all(tensors, roles, recipe, progress, done))
-        if family.per_layer_table in roles and isinstance(stored, SafetensorsReader):
+        if family.per_layer_table in roles and isinstance(stored, RowReader):
             progress(1.0, "per-layer table")
             extract_table(stored, table_layout(reference.name, skeleton, family.per_layer_table, recipe), out)
     for name in filter(lambda one: (reference.directory / one).is_file(), COPIED):
@@ -128,7 +129,7 @@ def table_layout(model: str, skeleton: PreTrainedModel, parameter: str, recipe: 
     )
 
 
-def extract_table(stored: SafetensorsReader, layout: TableLayout, out: Path) -> None:
+def extract_table(stored: RowReader, layout: TableLayout, out: Path) -> None:
     """Write the per-layer table of a checkpoint into `out`, a block of rows at a time.
 
     Raises IntegrityError (NaN, inf, another shape), UnsupportedRecipe (4 bits of an odd width).
@@ -162,14 +163,34 @@ def calibrated(
 
     layers = model.config.num_hidden_layers
     quantize_layers(
-        model, family.layers, sequences, round_one, lambda count: progress(0.9 * count / layers, f"layer {count}")
-    )
+        model, family.layers, sequences, round_one, lambda count: progress(0.9 * count / layers, f"layer {count}"),
+        partial(tune_layer, tensors, done) if recipe.rounding == "tuned" else None,
+    )  # fmt: skip
     head = family.head if family.head in roles else family.embedding
     if family.head and bits_of(head, "embedding", recipe) == 4:
         progress(0.9, "head")
         moments = input_moments(model, family.head.removesuffix(".weight"), sequences)
         done[head] = quantize_tensor(head, tensors[head], "embedding", recipe, moments)
     return done
+
+
+def tune_layer(
+    tensors: Mapping[str, FloatArray], done: dict[str, WeightTensor], path: str, layer: Any, examples: Examples
+) -> None:
+    """Move the codes of a layer's 4-bit matrices together, in `done` and in the layer itself."""
+    import torch
+
+    from .tune import tune
+
+    starts = {
+        name.removeprefix(f"{path}.").removesuffix(".weight"): tensor
+        for name, tensor in done.items()
+        if name.startswith(f"{path}.") and isinstance(tensor, QuantizedTensor) and tensor.shifts is not None
+    }
+    floats = {name: tensors[f"{path}.{name}.weight"] for name in starts}
+    for name, tensor in tune(layer, examples, floats, starts).items():
+        done[f"{path}.{name}.weight"] = tensor
+        layer.get_submodule(name).weight.copy_(torch.from_numpy(tensor.dequantize()))
 
 
 def quantize_all(

@@ -18,7 +18,7 @@ from .cache import default_root
 from .codec import from_json, read_json, to_json
 from .contracts import Exported, Measurement, Recipe, Report, Task
 from .encoder.engine import Reading
-from .errors import BadArtifact, NotFound
+from .errors import BadArtifact, NotFound, UsageError
 from .manifest import check_files, exported_of, read_manifest
 from .process import Limits, Workers
 from .protocols import Generation
@@ -26,6 +26,8 @@ from .run import Observer
 from .system import Machine
 from .tasks import build_prompt, fields_for
 from .tokens import ShippedTokenizer
+
+QUESTION_AND_PASSAGE = 2
 
 
 def _workers() -> Workers:
@@ -147,19 +149,21 @@ def is_encoder(package: Path) -> bool:
 
 
 def read_texts(package: Path, target: str | None, task: str | None, texts: Sequence[str]) -> tuple[Reading, ...]:
-    """What an encoder's package answers to each text.
+    """What an encoder's package answers to each text; to a question and a passage together, where it answers questions.
 
     Raises IntegrityError, NotFound, and UsageError for a text longer than the package was built for.
     """
     name, exported, chosen = _ready(package, target, task)
+    if chosen.output == "span" and len(texts) != QUESTION_AND_PASSAGE:
+        raise UsageError("this package answers a question on a passage.", "Give two texts, the question first.")
+    prompts = [
+        build_prompt(chosen, ShippedTokenizer(package / "tokenizer"), fields_for(chosen, text, None)) for text in texts
+    ]
     arguments = {
         "target": name,
         "exported": to_json(exported),
         "head": read_manifest(package)["head"],
-        "texts": [
-            build_prompt(chosen, ShippedTokenizer(package / "tokenizer"), fields_for(chosen, text, None))
-            for text in texts
-        ],
+        "texts": [prompts] if chosen.output == "span" else prompts,
     }
     outcome = _workers().run("read", arguments, log=_log("run"))
     return tuple(from_json(one, Reading) for one in outcome.value)

@@ -36,6 +36,7 @@ class Request:
         measure: also time each artifact in its engine.
         goal: a size or a loss that a mixture of 4 and 8 bits must meet; `recipe` is then what the mixture starts from.
         adapter: a LoRA adapter to merge, as the user named it; empty = none.
+        slice: the nested model to take, as the user wrote it; empty = all of the checkpoint.
         calibration: the user's own calibration text; the recipe holds its digest.
         own_context: the context of `options` was not asked for: an encoder takes the longest text it was made for.
         licence_policy: what to do about a licence that is not plainly permissive (`kobako.pipeline.licences`).
@@ -56,6 +57,7 @@ class Request:
     licence_policy: Policy = "warn"
     calibration: Path | None = None
     adapter: str = ""
+    slice: str = ""
     own_context: bool = False
 
     @property

@@ -85,6 +85,7 @@ def _package(
     merged = (
         f"adapter {source.adapter.name} ({source.adapter.origin}) merged" if source.adapter else "not trained further"
     )
+    taken = f"nested model {source.slice} taken out of the whole; " if source.slice else ""
     return {
         "type": "machine-learning-model",
         "bom-ref": "package",
@@ -94,7 +95,7 @@ def _package(
         "licenses": _licenses(judgement),
         "pedigree": {
             "ancestors": [{"type": "machine-learning-model", "name": data["name"]}],
-            "notes": f"Weights quantized by kobako {__version__}: recipe {recipe['name']}; {merged}.",
+            "notes": f"Weights quantized by kobako {__version__}: recipe {recipe['name']}; {taken}{merged}.",
         },
         "modelCard": _model_card(data),
         "properties": [

@@ -72,7 +72,7 @@ def smoothed(
 ) -> Mapping[str, FloatArray]:
     """The checkpoint with outliers of activations moved into weights, as the recipe wants it; read lazily."""
     recipe = scheme.recipe
-    block = recipe.group_size if recipe.rounding == "gptq" and _keeps_grid(tensors, scheme) else None
+    block = recipe.group_size if recipe.asymmetric and _keeps_grid(tensors, scheme) else None
     largest = largest_inputs(model, sequences)
     return smooth(tensors, largest, scheme.family, model.config.num_hidden_layers, recipe.smoothing, block)
 

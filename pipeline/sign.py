@@ -37,9 +37,18 @@ def sign(package: Path, signing_key: SigningKey) -> Verified:
     An older signature is replaced. Raises IntegrityError when the files are not what the manifest says or a target is
     missing, BadArtifact when it is no package, UsageError for a key that cannot sign, OutputError.
     """
-    key = keys.private_key(signing_key.pem, signing_key.password, signing_key.where)
     whole = _whole(package)
-    payload = encode_statement(Statement(name=str(whole.manifest["name"]), digests=whole.files), IGNORED)
+    mine = write_signature(package, Statement(name=str(whole.manifest["name"]), digests=whole.files), signing_key)
+    return verify(package, mine) if mine else whole
+
+
+def write_signature(directory: Path, statement: Statement, signing_key: SigningKey) -> Trust | None:
+    """Write ``model.sig`` over a checked statement, and return the Trust that verifies it; None for a certificate's.
+
+    Raises UsageError for a key that cannot sign, OutputError.
+    """
+    key = keys.private_key(signing_key.pem, signing_key.password, signing_key.where)
+    payload = encode_statement(statement, IGNORED)
     fingerprint = keys.fingerprint(key.public_key())
     bundle = Bundle(
         payload=payload,
@@ -49,9 +58,11 @@ def sign(package: Path, signing_key: SigningKey) -> Verified:
     )
     if signing_key.chain:
         _check_certificate(signing_key, fingerprint)
-    _write(package / SIGNATURE_FILE, encode_bundle(bundle))
+    _write(directory / SIGNATURE_FILE, encode_bundle(bundle))
+    if signing_key.chain:
+        return None
     mine = Believed(name=signing_key.where, pem=keys.public_pem(key.public_key()), fingerprint=fingerprint)
-    return whole if signing_key.chain else verify(package, Trust(keys=(mine,)))
+    return Trust(keys=(mine,))
 
 
 def sign_in_ci(package: Path) -> Verified:

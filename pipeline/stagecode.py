@@ -33,6 +33,7 @@ CODE: Mapping[str, tuple[str, ...]] = {
         "calibration.py",
         "prooftext.py",
         "gptq.py",
+        "tune.py",
         "tokens.py",
         "templates.py",
         "rendering.py",
@@ -90,7 +91,10 @@ CODE: Mapping[str, tuple[str, ...]] = {
     "measure": ("measure.py", "encoder", "seq2seq", "tokens.py", "generate.py"),
     "package": (
         "package.py",
+        "kvcache.py",
+        "estimate.py",
         "manifest.py",
+        "versioned.py",
         "sbom.py",
         "licences.py",
         "standard.py",
@@ -145,7 +149,8 @@ def load_inputs(source: Source, task: EncoderTask | None) -> dict[str, Any]:
     """Of the stage ``load``; the task matters to encoders only."""
     files = [[file.path, file.sha256] for file in source.all_files]
     asked = {"task": task} if task else {}
-    return {"name": source.name, "files": files, "code": code_of("load"), **asked}
+    taken = {"slice": source.slice} if source.slice else {}
+    return {"name": source.name, "files": files, "code": code_of("load"), **asked, **taken}
 
 
 def quantize_inputs(load_key: str, recipe: Recipe) -> dict[str, Any]:
@@ -167,6 +172,7 @@ def expect_inputs(
         "quantized": quantize_key,
         "activations": sorted({targets.get(name).activations(recipe) for name in names}),
         "context": options.context_tokens,
+        "kv_cache": options.kv_cache,
         "code": code_of("expect"),
     }
 

@@ -17,18 +17,31 @@ import numpy as np
 import numpy.typing as npt
 
 from .codec import read_json, write_json
-from .contracts import Activations, Expectations, FloatArray, Recipe
+from .contracts import Activations, Expectations, FloatArray, KvCache, Recipe
 from .errors import BadArtifact
 from .logits import LogitsFile, Rows, batches
 from .metrics import kl_nats, log_softmax
 
 TOP = 64
-Kind = Literal["float", "int8-dynamic"]
+Kind = Literal["float", "int8-dynamic", "float-kv8", "int8-dynamic-kv8"]
+"""Which PyTorch model: activations in float or rounded to int8, and with ``-kv8`` a cache that is rounded as well."""
 
 
-def kind_of(activations: Activations) -> Kind:
+def kind_of(activations: Activations, kv_cache: KvCache = "float") -> Kind:
     """Which PyTorch model stands for an artifact: float16 and float32 artifacts are held against the same one."""
+    if kv_cache == "int8":
+        return "int8-dynamic-kv8" if activations == "int8-dynamic" else "float-kv8"
     return "int8-dynamic" if activations == "int8-dynamic" else "float"
+
+
+def rounds_activations(kind: Kind) -> bool:
+    """Whether that model rounds the inputs of its linear layers."""
+    return kind.startswith("int8-dynamic")
+
+
+def cache_of(kind: Kind) -> KvCache:
+    """How that model keeps keys and values."""
+    return "int8" if kind.endswith("-kv8") else "float"
 
 
 class Divergence(Protocol):
@@ -83,8 +96,8 @@ class Standard:
 
     Attributes:
         windows: token ids of the proof text ``[W, T]``.
-        divergence: from the quantized reference with this artifact's kind of activations.
-        float_divergence: from the quantized reference with float activations.
+        divergence: from the quantized reference with this artifact's kind of activations and cache.
+        float_divergence: from the quantized reference with float activations and a float cache.
         keys: key caches ``[L, K, H, D]`` of the first tokens of window 0.
         facts: ``expect.json``: prompts, prompt ids, stop ids, quality figures per activation model, weight digests.
     """
@@ -99,14 +112,14 @@ class Standard:
 
     @property
     def quality(self) -> Mapping[str, Any]:
-        """Quality figures of the quantized reference with this artifact's activations."""
+        """Quality figures of the quantized reference with this artifact's activations and cache."""
         found: Mapping[str, Any] = self.facts[self.kind]
         return found
 
 
 def from_expectations(expectations: Expectations, recipe: Recipe, activations: Activations) -> Standard:
     """The standard of a build: full logits."""
-    home, kind = expectations.directory, kind_of(activations)
+    home, kind = expectations.directory, kind_of(activations, expectations.kv_cache)
     return Standard(
         recipe=recipe,
         kind=kind,
@@ -134,7 +147,7 @@ def write_golden(expectations: Expectations, out: Path) -> None:
         return
     facts = read_json(home / "expect.json")
     write_json(out / "golden.json", facts)
-    for kind in sorted({"float", *(kind_of(one) for one in expectations.activations)}):
+    for kind in sorted({"float", *(kind_of(one, expectations.kv_cache) for one in expectations.activations)}):
         logits = LogitsFile.open(home / f"logits-{kind}.npy")
         tops = [_window_top(logits, window) for window in range(logits.shape[0])]
         tensors = {
@@ -160,12 +173,12 @@ def _top(logits: FloatArray) -> tuple[npt.NDArray[np.int32], FloatArray]:
     return ids.astype(np.int32), np.take_along_axis(log_probabilities, ids, axis=-1)
 
 
-def from_golden(golden: Path, recipe: Recipe, activations: Activations) -> Standard:
+def from_golden(golden: Path, recipe: Recipe, activations: Activations, kv_cache: KvCache = "float") -> Standard:
     """The standard that a package carries. Raises BadArtifact when it is missing or damaged."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    kind = kind_of(activations)
+    kind = kind_of(activations, kv_cache)
     try:
         tensors = load_file(golden / f"golden-{kind}.safetensors")
         floats = load_file(golden / "golden-float.safetensors")

@@ -68,6 +68,7 @@ ENCODER_TASKS: Mapping[str, Task] = {
     "embed": Task(name="embed", prompt="{text}", max_new_tokens=0, output="vector"),
     "classify": Task(name="classify", prompt="{text}", max_new_tokens=0, output="labels"),
     "fill-mask": Task(name="fill-mask", prompt="{text}", max_new_tokens=0, output="labels"),
+    "answer": Task(name="answer", prompt="{text}", max_new_tokens=0, output="span"),
 }
 DEFAULTS = ("chat", "summarize", "complete")
 """What a package is for when nobody says: few small models translate."""

@@ -12,6 +12,26 @@ from typing import Any, cast
 
 from .errors import BadArtifact, KobakoError, UnsupportedModel
 
+Text = str | Sequence[str]
+"""What an encoder reads: one text, or a question and the passage that answers it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A question and a passage as one row of tokens.
+
+    Attributes:
+        types: the token types of models that have any.
+        parts: 0 for the question's tokens, 1 for the passage's, None for special ones.
+        offsets: of each token, where it begins and ends in its own text.
+    """
+
+    ids: list[int]
+    types: list[int]
+    parts: list[int | None]
+    offsets: list[tuple[int, int]]
+    passage: str
+
 
 @dataclass(frozen=True)
 class ShippedTokenizer:
@@ -79,8 +99,28 @@ class ShippedTokenizer:
         bos = self.special_tokens["bos_token"]
         return plain if bos and prompt.startswith(bos) else ids
 
-    def encode_whole(self, text: str, longest: int) -> list[int]:
-        """Token ids of a text for an encoder: special ones before and behind it, the text cut so that all fit."""
+    def encode_pair(self, question: str, passage: str) -> Pair:
+        """Both texts with the special tokens that the tokenizer's own template puts around and between them."""
+        with self._readable():
+            found = self._tokenizer.encode(question, passage, add_special_tokens=True)
+        return Pair(
+            ids=list(found.ids), types=list(found.type_ids), parts=list(found.sequence_ids),
+            offsets=list(found.offsets), passage=passage,
+        )  # fmt: skip
+
+    def encode_whole(self, text: Text, longest: int) -> list[int]:
+        """Token ids of a text, or of a question and its passage, for an encoder.
+
+        Special ones stand before and behind it, and it is cut so that all fit: of a pair only the passage.
+        """
+        if not isinstance(text, str):
+            question, passage = text
+            with self._readable():
+                self._tokenizer.enable_truncation(longest, strategy="only_second")
+                try:
+                    return list(self._tokenizer.encode(question, passage, add_special_tokens=True).ids)
+                finally:
+                    self._tokenizer.no_truncation()
         with self._readable():
             self._tokenizer.enable_truncation(longest)
             try:

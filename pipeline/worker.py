@@ -108,7 +108,7 @@ def _validate(arguments: Arguments, progress: Progress) -> object:
     if exported.kind == "encoder":
         return _validate_encoder(exported, recipe, arguments, progress)
     if arguments["golden"]:
-        held_against = standard.from_golden(Path(arguments["golden"]), recipe, exported.activations)
+        held_against = standard.from_golden(Path(arguments["golden"]), recipe, exported.activations, exported.kv_cache)
     else:
         expectations = from_json(arguments["expectations"], Expectations)
         held_against = standard.from_expectations(expectations, recipe, exported.activations)

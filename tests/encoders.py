@@ -19,12 +19,19 @@ LAYERS = 4  # one more than LiteRT traces: its copies of layers are used
 LABELS = ("good", "bad", "neither")
 EMBED = Head(task="embed", size=64, longest_tokens=256, pooling="mean", normalize=True)
 CLASSIFY = Head(task="classify", size=len(LABELS), longest_tokens=256, labels=LABELS)
+ANSWER = Head(task="answer", size=2, longest_tokens=256)
 FILL = Head(task="fill-mask", size=384, longest_tokens=256, mask="[MASK]", mask_id=4)
+ROBERTA: Mapping[str, Any] = {
+    "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": LAYERS, "num_attention_heads": 4,
+    "pad_token_id": 1, "type_vocab_size": 1, "max_position_embeddings": 258,
+}  # fmt: skip
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "bert": {
         "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": LAYERS, "num_attention_heads": 4,
         "layer_norm_eps": 1e-12,
     },
+    "roberta": ROBERTA,
+    "xlm-roberta": ROBERTA,
     "distilbert": {"dim": 64, "hidden_dim": 128, "n_layers": LAYERS, "n_heads": 4},
 }  # fmt: skip
 
@@ -36,6 +43,7 @@ class Shape:
     model_type: str
     head: Head
     quirk: str
+    exported: bool = True  # otherwise it is only read: what its graph would show, others show
 
     @property
     def name(self) -> str:
@@ -48,6 +56,12 @@ SHAPES = (
     Shape("bert", CLASSIFY, "pooler and three labels"),
     Shape("distilbert", replace(EMBED, pooling="cls", normalize=False), "no token types, first token"),
     Shape("distilbert", replace(CLASSIFY, many=True), "labels that do not exclude each other"),
+    Shape("roberta", EMBED, "positions behind the padding token's"),
+    Shape("roberta", CLASSIFY, "labels from the first token"),
+    Shape("roberta", FILL, "one masked word, tied table, shared biases", exported=False),
+    Shape("bert", replace(ANSWER, separator_id=3), "a span, token types of question and passage"),
+    Shape("xlm-roberta", EMBED, "read as roberta", exported=False),
+    Shape("roberta", ANSWER, "a span, no token types", exported=False),
     Shape("bert", FILL, "one masked word, tied table, shared biases"),
     Shape("distilbert", FILL, "one masked word, tied table"),
 )
@@ -57,14 +71,11 @@ def config_of(shape: Shape) -> Any:
     """The configuration as transformers has it."""
     from transformers import AutoConfig
 
-    named = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
+    labels = LABELS if shape.head.task != "answer" else ("begin", "end")
+    named = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     return AutoConfig.for_model(
         shape.model_type,
-        vocab_size=384,
-        max_position_embeddings=256,
-        pad_token_id=0,
-        **SIZES[shape.model_type],
-        **named,
+        **{"vocab_size": 384, "max_position_embeddings": 256, "pad_token_id": 0, **SIZES[shape.model_type], **named},
     )
 
 
@@ -125,10 +136,11 @@ def standard_of(quantized: Quantized, exported: Exported) -> EncoderStandard:
 
     head, kind = head_of(quantized.directory), kind_of(exported.activations)
     texts = texts_for(head)
-    ids = proof_ids(ShippedTokenizer(quantized.tokenizer_dir), texts, exported.context_tokens)
+    longest = exported.context_tokens
+    ids = proof_ids(ShippedTokenizer(quantized.tokenizer_dir), texts, longest)
     model = quantized_model(quantized)
-    answers, floats = answers_of(model, head, kind, ids), answers_of(model, head, "float", ids)
-    noisy = answers_of(model, head, kind, ids, noise=1e-6)
+    answers, floats = answers_of(model, head, kind, ids, longest), answers_of(model, head, "float", ids, longest)
+    noisy = answers_of(model, head, kind, ids, longest, noise=1e-6)
     facts = {
         "texts": texts, "weight_digests": weight_digests(quantized),
         kind: {

@@ -119,6 +119,27 @@ SHAPES: tuple[Shape, ...] = (
             "activation_sparsity_pattern": [0.9, 0.0, 0.0, 0.0, 0.0], "intermediate_size": [128, 128, 160, 128, 128],
         },
     ),
+    Shape(
+        model_type="openelm", quirk="heads and widths of each layer's own, fused projections, q/k norm",
+        options={
+            "head_dim": 16, "normalize_qk_projections": True,
+            "per_layer_config": {
+                "0": {"num_attention_heads": 3, "num_key_value_heads": 1, "intermediate_size": 64},
+                "1": {"num_attention_heads": 6, "num_key_value_heads": 2, "intermediate_size": 192},
+            },
+        },
+    ),
+    Shape(
+        model_type="minicpm3", quirk="latent attention, values shorter than keys, longrope, multipliers",
+        options={
+            "num_key_value_heads": 4, "q_lora_rank": 48, "kv_lora_rank": 32, "qk_nope_head_dim": 16,
+            "qk_rope_head_dim": 16, "v_head_dim": 16, "scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 16,
+            "rope_parameters": {
+                "rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 512,
+                **{name: [1.0, 1.1, 1.2, 1.5, 2.0, 3.0, 4.0, 6.0] for name in ("short_factor", "long_factor")},
+            },
+        },
+    ),
     Shape(model_type="mistral", quirk="sliding window in all layers", options={"sliding_window": WINDOW}),
     Shape(
         model_type="smollm3", quirk="no rope in every other layer", new=True,
@@ -129,9 +150,12 @@ SHAPES: tuple[Shape, ...] = (
 
 
 def config_of(shape: Shape) -> Any:
-    """The configuration as transformers has it."""
+    """The configuration as transformers has it, or would have it."""
+    from kobako.pipeline.reference.modeling import own_class
     from transformers import AutoConfig
 
+    if own := own_class(shape.model_type):
+        return own.config_class(**SIZES, **shape.options)
     sizes = {key: value for key, value in SIZES.items() if key not in shape.without}
     return AutoConfig.for_model(shape.model_type, **{**sizes, **shape.options})
 

@@ -13,9 +13,13 @@ import type { Steps } from './steps';
 
 /**
  * What is summarized. This package rounds activations to int8, where the last bits of a sum decide near ties: the
- * browser's and the desktop's kernels may part there. On this text no tie is near enough for that.
+ * browser's and the desktop's kernels may part there (docs/adr/0004). On this text the best word is nowhere less than a
+ * whole logit ahead of the second, so both must say the very same.
  */
 export const TEXT = readFileSync(join(__dirname, 'text.txt'), 'utf8').trim();
+
+/** Longer, for an answer that can be stopped in the middle. */
+export const LONG_TEXT = readFileSync(join(__dirname, 'long.txt'), 'utf8').trim();
 
 export interface All {
   readonly app: AppPage;
@@ -23,6 +27,8 @@ export interface All {
   readonly steps: Steps;
   readonly context: BrowserContext;
   readonly publicPem: string;
+  /** Where the package lies that the pipeline built. */
+  readonly directory: string;
   readonly expected: { text: string };
 }
 

@@ -3,6 +3,8 @@ import { join } from 'node:path';
 
 import type { Locator, Page } from 'playwright-core';
 
+import type { Steps } from './steps';
+
 export type Tab = 'Translate' | 'Summarize' | 'Models' | 'Check' | 'Settings';
 
 export class AppPage {
@@ -11,7 +13,7 @@ export class AppPage {
   constructor(
     readonly page: Page,
     readonly address: string,
-    private readonly out: string,
+    readonly out: string,
   ) {
     page.setDefaultTimeout(30_000);
     page.on('pageerror', (error) => this.problems.push(error.message));
@@ -49,6 +51,16 @@ export class AppPage {
   /** The summary that stands on the screen once the engine is done. */
   async summary(timeout = 120_000): Promise<string> {
     await this.button('Summarize').waitFor({ timeout });
+    return (await this.page.getByTestId('result').filter({ visible: true }).textContent()) ?? '';
+  }
+
+  /** Presses Translate and waits for the end; notes the seconds until all of it stands there. */
+  async translation(steps: Steps, how: 'Cold' | 'Warm', timeout = 120_000): Promise<string> {
+    const begin = Date.now();
+    await this.button('Translate').click();
+    await this.button('Stop').waitFor();
+    await this.button('Translate').waitFor({ timeout });
+    steps.figures[`firstTranslation${how}Seconds`] = (Date.now() - begin) / 1000;
     return (await this.page.getByTestId('result').filter({ visible: true }).textContent()) ?? '';
   }
 

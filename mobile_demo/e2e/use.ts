@@ -2,28 +2,16 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 
-import { TEXT, type All } from './fixture';
+import { LONG_TEXT, TEXT, type All } from './fixture';
 
 /** Requests during `action`, apart from the engine's own runtime. */
-async function requestsDuring({ context, app }: All, action: () => Promise<void>): Promise<string[]> {
+export async function requestsDuring({ context, app }: All, action: () => Promise<void>): Promise<string[]> {
   const seen: string[] = [];
   const note = (request: { url(): string }) => seen.push(request.url());
   context.on('request', note);
   await action();
   context.off('request', note);
   return seen.filter((url) => !url.startsWith(`${app.address}engine/`) && !url.startsWith(`${app.address}_expo/`));
-}
-
-const SAME_CHARACTERS = 60;
-
-/**
- * The engine in the browser and the one on this machine round activations to int8, and no two builds do that alike to the
- * last bit (docs/adr/0004): texts may part where two words are nearly as likely. A wrong template or tokenizer parts them
- * at once.
- */
-function assertSameBeginning(actual: string, expected: string): void {
-  assert.ok(actual.length >= SAME_CHARACTERS, actual);
-  assert.equal(actual.slice(0, SAME_CHARACTERS), expected.slice(0, SAME_CHARACTERS));
 }
 
 export async function summarizing(all: All): Promise<void> {
@@ -36,9 +24,7 @@ export async function summarizing(all: All): Promise<void> {
       await app.button('Summarize').click();
       await app.page.getByTestId('result').filter({ visible: true }).waitFor({ timeout: 40_000 });
       steps.figures.firstWordsColdSeconds = (Date.now() - begin) / 1000;
-      const said = await app.summary();
-      assertSameBeginning(said, expected.text.trim());
-      expected.text = said; // from here on this engine must agree with itself
+      assert.equal(await app.summary(), expected.text.trim());
       steps.figures.summaryColdSeconds = (Date.now() - begin) / 1000;
     });
     assert.deepEqual(requests, []);
@@ -50,13 +36,13 @@ export async function summarizing(all: All): Promise<void> {
     await app.button('Stop').waitFor();
     await app.page.getByTestId('result').filter({ visible: true }).waitFor({ timeout: 60_000 });
     steps.figures.firstWordsWarmSeconds = (Date.now() - begin) / 1000;
-    assert.equal(await app.summary(), expected.text);
+    assert.equal(await app.summary(), expected.text.trim());
     steps.figures.summaryWarmSeconds = (Date.now() - begin) / 1000;
     assert.ok((steps.figures.firstWordsWarmSeconds ?? 99) < 10);
   });
   await steps.run('copies, and keeps a history on the device', async () => {
     await app.button('Copy').click();
-    assert.equal(await app.page.evaluate(() => navigator.clipboard.readText()), expected.text);
+    assert.equal(await app.page.evaluate(() => navigator.clipboard.readText()), expected.text.trim());
     await app.text('History').waitFor();
   });
 }
@@ -80,20 +66,21 @@ export async function translating({ app, steps }: All): Promise<void> {
   });
 }
 
-export async function stopping({ app, steps, expected }: All): Promise<void> {
+export async function stopping({ app, steps }: All): Promise<void> {
   await steps.run('stops in the middle, and answers the next question in full', async () => {
+    await app.page.getByRole('textbox', { name: 'Text to summarize' }).fill(LONG_TEXT);
     await app.button('Summarize').click();
     const result = app.page.getByTestId('result').filter({ visible: true });
     await app.button('Stop').waitFor();
     await result.waitFor({ timeout: 60_000 });
     await app.button('Stop').click();
     await app.text('Stopped').waitFor({ timeout: 5_000 });
-    const partial = (await result.textContent()) ?? '';
-    assert.ok(partial.length > 0 && partial.length < expected.text.length, partial);
-    assert.ok(expected.text.trim().startsWith(partial.trim()), partial);
+    const partial = ((await result.textContent()) ?? '').trim();
     await app.button('Summarize').click();
     await app.button('Stop').waitFor();
-    assert.equal(await app.summary(), expected.text.trim());
+    const whole = await app.summary();
+    assert.ok(partial.length > 0 && partial.length < whole.length, partial);
+    assert.ok(whole.startsWith(partial), `${partial} | ${whole}`);
   });
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ..contracts import KvCache
 from ..errors import UsageError
 from ..licences import POLICIES, Policy
 from .options import (
@@ -19,7 +20,9 @@ from .options import (
     chosen_recipe,
     chosen_targets,
     context_option,
+    effort_option,
     json_option,
+    kv_cache_option,
     max_kl_option,
     offline_option,
     open_cache,
@@ -29,6 +32,7 @@ from .options import (
     recipe_option,
     size_budget_option,
     target_option,
+    with_effort,
 )
 
 
@@ -45,8 +49,14 @@ from .options import (
 @size_budget_option
 @max_kl_option
 @calibration_option
+@effort_option
 @click.option("--adapter", default="", help="A LoRA adapter to merge first: a directory that PEFT saved, or a Hub id.")
+@click.option(
+    "--slice", "slice_text", default="", help="Take a nested model out of a Gemma 3n (MatFormer): e2b, or widths of "
+    "feed-forward layers and layers to leave out, as in 'ffn=8192,4:16384;skip=20-24' (docs/slices.md).",
+)  # fmt: skip
 @context_option
+@kv_cache_option
 @click.option(
     "--task", "tasks", multiple=True, help="What the package is for; repeatable [default: all the model can do]."
 )
@@ -80,8 +90,11 @@ def command(
     size_budget: str | None,
     max_kl: float | None,
     calibration: Path | None,
+    effort: str,
     adapter: str,
+    slice_text: str,
     context_tokens: int | None,
+    kv_cache: KvCache,
     tasks: tuple[str, ...],
     out: str | None,
     memory_limit: str | None,
@@ -106,6 +119,8 @@ def command(
     from .matrixbuild import MatrixOptions, build_matrix, check_one
 
     if matrix is not None:
+        if kv_cache != "float":
+            raise UsageError("--kv-cache is for one model; a --matrix does not take it.", "Drop one.")
         orders = MatrixOptions(
             out=out or "dist", cache=str(cache_dir or ""), shared=shared_cache, measure=measure, offline=offline,
             allow_failing=allow_failing, licence_policy=licence_policy,
@@ -118,11 +133,12 @@ def command(
     request = Request(
         model=model,
         targets=chosen_targets(targets),
-        recipe=calibrated_on(chosen_recipe(recipe, goal), calibration),
+        recipe=with_effort(calibrated_on(chosen_recipe(recipe, goal), calibration), effort),
         calibration=calibration,
         adapter=adapter,
+        slice=slice_text,
         goal=goal,
-        options=chosen_options(context_tokens),
+        options=chosen_options(context_tokens, kv_cache),
         own_context=context_tokens is None,
         tasks=tasks,
         out=Path(out) if out else None,

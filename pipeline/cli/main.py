@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "provenance": "Say who built a package, from what and how (SLSA).",
     "inspect": "Show what is inside an artifact or a package.",
     "publish": "Publish a package: to the Hub, an OCI registry or a directory.",
+    "set": "Put packages together, with a table of which one does what.",
     "pull": "Pull a published package, or some targets of it; verified, resumable.",
     "matrix": "Turn a list of models into a build matrix for CI.",
     "models": "List the models kobako knows by name.",

@@ -14,6 +14,7 @@ from .options import (
     chosen_targets,
     context_option,
     json_option,
+    kv_cache_option,
     open_cache,
     print_json,
     recipe_option,
@@ -23,6 +24,7 @@ from .options import (
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ..contracts import KvCache
     from ..mixture import Mixture
 
 SHOWN_POINTS = 10
@@ -33,6 +35,7 @@ SHOWN_POINTS = 10
 @target_option
 @recipe_option
 @context_option
+@kv_cache_option
 @cache_option
 @json_option
 def command(
@@ -40,6 +43,7 @@ def command(
     targets: tuple[str, ...],
     recipe: str | None,
     context_tokens: int | None,
+    kv_cache: KvCache,
     cache_dir: Path | None,
     as_json: bool,
 ) -> None:
@@ -55,7 +59,7 @@ def command(
         model=model,
         targets=chosen_targets(targets),
         recipe=chosen_recipe(recipe),
-        options=chosen_options(context_tokens),
+        options=chosen_options(context_tokens, kv_cache),
         own_context=context_tokens is None,
     )
     made = plan(request, open_cache(cache_dir))
@@ -78,6 +82,9 @@ def command(
         out.print(
             f"Weights per target about {human_bytes(made.weights_bytes)}; disk about {human_bytes(made.disk_bytes)}."
         )
+    if any(made.kv_cache_bytes.values()):
+        sizes = ", ".join(f"{name} {human_bytes(size)}" for name, size in made.kv_cache_bytes.items())
+        out.print(f"KV cache of {request.options.context_tokens} tokens: {sizes}.")
     if made.curve:
         out.print(_curve(made.curve))
     out.print(f"Memory available: {human_bytes(made.available_bytes)}." + (f" {made.note}" if made.note else ""))

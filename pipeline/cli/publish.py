@@ -36,15 +36,18 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Publish PACKAGE to DESTINATION: hf://org/name@branch, oci://host/name:tag, or a directory for any web server.
+    """Publish PACKAGE, or a set of packages, to DESTINATION.
+
+    That is hf://org/name@branch, oci://host/name:tag, or a directory for any web server.
 
     The package is verified first. Only files the destination does not have are sent, and the new version appears when
     all of it is there. Log in as for other tools: `hf auth login` or HF_TOKEN; `docker login` or `podman login`.
     """
     from ..codec import to_json
-    from ..publish import PublishRequest, publish
+    from ..publish import PublishRequest
     from ..registry.roads import open_destination
     from ..report.words import human_bytes
+    from ..sets.travel import publish_any
     from ..signature.trust import choose_trust
     from .display import observer
 
@@ -52,7 +55,7 @@ def command(
     place = open_destination(destination, plain_http=plain_http, private=private)
     try:
         with observer(quiet) as watching:
-            done = publish(PublishRequest(package=package, trust=believed), place, watching)
+            done = publish_any(PublishRequest(package=package, trust=believed), place, watching)
     finally:
         place.close()
     if as_json:

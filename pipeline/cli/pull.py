@@ -42,13 +42,18 @@ def command(
 ) -> None:
     """Pull a package from SOURCE: hf://org/name@rev, oci://host/name:tag, https://host/path, or a directory.
 
+    A set of packages comes with all its members, or not at all.
+
     Its signature is checked before anything else is read. The package directory then holds the asked targets (all of
     them by default) and no others. An interrupted pull continues; a second one transfers nothing.
     """
+    from functools import partial
+
     from ..codec import to_json
-    from ..pull import PullRequest, pull
+    from ..pull import PullRequest
     from ..registry.roads import open_source
     from ..report.words import human_bytes
+    from ..sets.travel import PulledSet, pull_any
     from ..signature.trust import choose_trust
     from .display import observer
 
@@ -57,7 +62,7 @@ def command(
     place = open_source(source, plain_http=plain_http)
     try:
         with observer(quiet) as watching:
-            done = pull(place, request, watching)
+            done = pull_any(place, request, watching, partial(open_source, plain_http=plain_http))
     finally:
         place.close()
     if as_json:
@@ -65,4 +70,7 @@ def command(
         return
     signed = f"signed by {done.signer}" if done.signer else "NOT SIGNED by anybody known"
     how = "was up to date" if done.unchanged else f"pulled: {human_bytes(done.transferred_bytes)} transferred"
+    if isinstance(done, PulledSet):
+        click.echo(f"{done.directory} {how}, {len(done.members)} packages verified, {signed}")
+        return
     click.echo(f"{done.package} {how}, {done.files} files verified, {', '.join(done.targets)}, {signed}")

@@ -15,6 +15,8 @@ ENCODER_TEXTS = 2
 EXAMPLES = """Example: kobako run dist/smollm2-135m-instruct-int8 --task summarize "A long text …"
 
 Example: kobako run dist/all-minilm-l6-v2-int8 --task embed "A man eats." "Someone has a meal."
+
+Example: kobako run dist/my-set --task translate --to fr "How much does this book cost?"
 """
 
 
@@ -23,7 +25,8 @@ Example: kobako run dist/all-minilm-l6-v2-int8 --task embed "A man eats." "Someo
 @click.argument("texts", metavar="[TEXT]...", nargs=-1)
 @click.option("--task", help="One of the package's tasks [default: its first].")
 @click.option("--to", help="Target language of a translation, such as fr.")
-@click.option("--from", "source", help="Language of the text, where a model reads several [default: English].")
+@click.option("--from", "source", help="Language of the text, where package or set read several [default: English].")
+@click.option("--domain", help="Of a set: what the text is about, where the set chooses by it, such as finance.")
 @click.option("--target", "-t", help="executorch, coreml or litert [default: the first that runs here].")
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer [default: the task's].")
 @json_option
@@ -34,6 +37,7 @@ def command(
     task: str | None,
     to: str | None,
     source: str | None,
+    domain: str | None,
     target: str | None,
     max_tokens: int | None,
     as_json: bool,
@@ -41,13 +45,17 @@ def command(
 ) -> None:
     """Run PACKAGE on TEXT (or on standard input), in the target's real runtime on this machine; the answer streams.
 
+    Of a set of packages, the member that its table names for the task answers.
+
     A package that embeds prints the vector as JSON, or the cosine of two texts; one that classifies prints its labels
-    with their probabilities, one that fills in a masked word the likeliest words.
+    with their probabilities, one that fills in a masked word the likeliest words. One that answers questions takes a
+    question and a passage, and prints the words of the passage that are the answer.
     """
     from ..codec import to_json
     from ..errors import UsageError
     from ..reprove import Wanted, is_encoder, run_package
 
+    package, task, source = _member(package, task, source, to, domain)
     given = texts or (_standard_input(),)
     if not all(text.strip() for text in given):
         raise UsageError("the text is empty.", "Give some words.")
@@ -73,6 +81,25 @@ def command(
         rate = (said.generated_tokens - 1) / said.decode_s if said.decode_s and said.generated_tokens > 1 else 0.0
         read = f"{said.prompt_tokens} tokens read in {said.prefill_s:.2f} s"
         click.echo(f"[{read}, {said.generated_tokens} said at {rate:.0f} tok/s]", err=True)
+
+
+def _member(
+    package: Path, task: str | None, source: str | None, to: str | None, domain: str | None
+) -> tuple[Path, str | None, str | None]:
+    """The package that shall run, its task, and the source language it is to be told: of a set, what its table says."""
+    from ..errors import UsageError
+    from ..manifest import read_manifest
+    from ..sets.check import package_for
+    from ..sets.table import is_set
+
+    if is_set(package):
+        member, route = package_for(package, task, source=source, to=to, domain=domain)
+        tasks = read_manifest(member)["tasks"]
+        told = any(one["name"] == route.task and one.get("sources") for one in tasks)
+        return member, route.task, source if told else None  # others are of one language, by which they were chosen
+    if domain is not None:
+        raise UsageError(f"{package} is no set of packages.", "Leave --domain out.")
+    return package, task, source
 
 
 def _standard_input() -> str:

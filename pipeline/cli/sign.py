@@ -32,6 +32,8 @@ def command(
 ) -> None:
     """Sign PACKAGE: write model.sig, which vouches for every file, in the OpenSSF model-signing format.
 
+    Of a set of packages it vouches for kobako-set.json, whose digests vouch for the members.
+
     The package is checked against its manifest first. A password of the key is read from KOBAKO_KEY_PASSWORD. Anybody
     can verify with kobako, or with: model_signing verify key PACKAGE --signature PACKAGE/model.sig --public_key key.pub
     """
@@ -47,8 +49,12 @@ def command(
         _make_key(new_key, password, as_json)
         return
     assert package is not None
+    from ..sets.table import is_set
     from ..sign import load_key, sign, sign_in_ci
 
+    if is_set(package):
+        _sign_set(package, key, password, certificate, chain, as_json)
+        return
     done = sign(package, load_key(key, password, certificate, chain)) if key else sign_in_ci(package)
     signer = done.signer.fingerprint if done.signer else ""
     if as_json:
@@ -57,6 +63,30 @@ def command(
         click.echo(
             f"{package / 'model.sig'} vouches for {len(done.files)} files" + (f", key {signer}" if signer else "")
         )
+
+
+def _sign_set(
+    directory: Path,
+    key: Path | None,
+    password: bytes | None,
+    certificate: Path | None,
+    chain: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    from ..errors import UsageError
+    from ..sets.check import sign_set
+    from ..sign import load_key
+
+    if key is None:
+        raise UsageError("a set is signed with a key.", "Give --key; its members may be signed keyless.")
+    done = sign_set(directory, load_key(key, password, certificate, chain))
+    signer = done.signer.fingerprint if done.signer else ""
+    names = [member.name for member in done.package_set.members]
+    if as_json:
+        print_json({"package": str(directory), "members": names, "fingerprint": signer})
+    else:
+        by = f", key {signer}" if signer else ""
+        click.echo(f"{directory / 'model.sig'} vouches for the set and its members {', '.join(names)}{by}")
 
 
 def _make_key(path: Path, password: bytes | None, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..report.encoder import closeness, quality_note
+from ..report.facts import cache_words
 from ..report.words import human_bytes, human_seconds
 
 
@@ -38,7 +39,8 @@ ENCODER_COLUMNS = (
 def result_table(data: Mapping[str, Any]) -> Table:
     """One row per target of a report: size, fidelity, quality, speed, memory, time."""
     table = Table(
-        title=f"{data['name']} {data['recipe']['name']}, context {data['context_tokens']}", title_justify="left"
+        title=f"{data['name']} {data['recipe']['name']}, context {data['context_tokens']}{cache_words(data)}",
+        title_justify="left",
     )
     head = data.get("head")
     for name in ENCODER_COLUMNS if head else COLUMNS:

@@ -10,6 +10,7 @@ import click
 from .options import json_option, print_json, target_option
 
 if TYPE_CHECKING:
+    from ..signature.trust import Trust
     from ..verify import Verified
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -38,21 +39,51 @@ def command(
 ) -> None:
     """Check that PACKAGE is what somebody you believe has signed: the signature first, then every file.
 
+    A set of packages is checked with all its members.
+
     A package pulled for some targets verifies too: whole folders of other targets may be absent. With --target that
     target must be there. Exits with 20 when nobody believed has signed it, with 7 when a file was changed.
     """
     from ..errors import UsageError
+    from ..sets.table import is_set
     from ..signature.trust import choose_trust
     from ..verify import verify, verify_identity
 
     if bool(identity) != bool(issuer) or (identity and (key or certificate or trust or allow_unsigned)):
         raise UsageError("--identity and --issuer go together, and with no other kind of trust.", "See --help.")
+    if is_set(package):
+        if identity:
+            raise UsageError("a set is signed with a key.", "Give --key, --certificate or --trust.")
+        _verify_set(package, choose_trust(key, trust, allow_unsigned=allow_unsigned, certificate=certificate), targets,
+                    as_json=as_json)  # fmt: skip
+        return
     if identity and issuer:
         done = verify_identity(package, identity, issuer, targets)
     else:
         believed = choose_trust(key, trust, allow_unsigned=allow_unsigned, certificate=certificate)
         done = verify(package, believed, targets)
     _show(done, as_json)
+
+
+def _verify_set(directory: Path, trust: Trust, targets: tuple[str, ...], *, as_json: bool) -> None:
+    from ..codec import to_json
+    from ..sets.check import verify_set
+
+    done = verify_set(directory, trust, targets)
+    signer = done.signer
+    made = done.package_set
+    if as_json:
+        members = {name: list(one.targets) for name, one in done.members.items()}
+        shown = {"package": str(done.directory), "name": made.name, "members": members, "absent": list(done.absent)}
+        print_json(shown | {"signer": to_json(signer) if signer else None})
+        return
+    by = f"signed by {signer.name} {signer.fingerprint}".strip() if signer else "NOT SIGNED by anybody known"
+    click.echo(f"{made.name}: a set of {len(made.members)} packages as promised, {by}")
+    for name, one in done.members.items():
+        tasks = ", ".join(str(route) for route in made.routes if route.member == name)
+        click.echo(f"  {name}: {len(one.files)} files, {', '.join(one.targets)}; for {tasks or 'no task'}")
+    for name in done.absent:
+        click.echo(f"  {name}: not pulled")
 
 
 def _show(done: Verified, as_json: bool) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ..contracts import FloatArray
 from ..heads import Head
 from ..metrics import kl_nats
+from .spans import HIDDEN
 
 Figures = npt.NDArray[Any]
 """One float per text, mostly float64."""
@@ -33,7 +34,8 @@ class Comparison:
     @classmethod
     def of(cls, expected: FloatArray, actual: FloatArray, head: Head) -> Comparison:
         """Compare answers ``[N, E]``."""
-        errors = np.abs(actual - expected).max(axis=-1) / np.maximum(np.abs(expected).max(axis=-1), 1e-9)
+        sizes = np.where(expected > HIDDEN / 2, np.abs(expected), 0.0)
+        errors = np.abs(actual - expected).max(axis=-1) / np.maximum(sizes.max(axis=-1), 1e-9)
         if head.task == "embed":
             return cls(1.0 - cosines(expected, actual), errors, np.ones(len(expected), np.float32))
         same = (chosen(expected, head) == chosen(actual, head)).all(axis=-1)
@@ -83,12 +85,19 @@ def probabilities(logits: FloatArray, head: Head) -> Figures:
 
 
 def chosen(logits: FloatArray, head: Head) -> Any:
-    """What is answered ``[N, 1]`` (the likeliest label), or ``[N, E]`` (whether each label holds)."""
+    """What is answered ``[N, 1]`` (the likeliest label), ``[N, E]`` (whether each label holds) or ``[N, 2]`` (a span's
+    first and last token)."""
+    if head.task == "answer":
+        return logits.reshape(len(logits), 2, -1).argmax(axis=-1)
     return logits > 0.0 if head.many else logits.argmax(axis=-1)[:, None]
 
 
 def divergences(expected: FloatArray, actual: FloatArray, head: Head) -> Figures:
-    """KL of the label distributions of each text ``[N]``; the mean over labels where each has its own."""
+    """KL of the label distributions of each text ``[N]``; the mean over labels where each has its own, and over the
+    beginning and the end of a span."""
+    if head.task == "answer":
+        halves = [logits.reshape(len(logits), 2, -1) for logits in (expected, actual)]
+        return np.asarray(kl_nats(halves[0], halves[1]).mean(axis=-1))
     if not head.many:
         return kl_nats(expected, actual)
     each = [np.stack([logits, np.zeros_like(logits)], axis=-1) for logits in (expected, actual)]

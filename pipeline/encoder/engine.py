@@ -13,8 +13,9 @@ from ..contracts import Exported, FloatArray
 from ..errors import BadArtifact, UsageError
 from ..heads import Head
 from ..protocols import EncoderRuntime
-from ..tokens import ShippedTokenizer
+from ..tokens import ShippedTokenizer, Text
 from .compare import probabilities
+from .spans import best_span, settled
 
 TOLD_TOKENS = 5
 
@@ -24,8 +25,9 @@ class Reading:
     """What an encoder answers to one text.
 
     Attributes:
-        values: the vector, or the logits of the labels; empty for a masked word.
-        labels: probabilities by label, or by token for a masked word, the likeliest first; empty for a vector.
+        values: the vector, the logits of the labels, or of a span's ends; empty for a masked word.
+        labels: probabilities by label, by token for a masked word, or of the answer's words; the likeliest first;
+            empty for a vector.
     """
 
     values: tuple[float, ...]
@@ -51,9 +53,11 @@ class TextEncoder:
         """What runs it, with its version."""
         return self._runtime.name
 
-    def ids(self, text: str, head: Head) -> list[int]:
+    def ids(self, text: Text, head: Head) -> list[int]:
         """Token ids of `text`. Raises UsageError for a text that does not fit: half of it would mean something else."""
-        ids = self._tokenizer.encode_prompt(text)
+        if (head.task == "answer") == isinstance(text, str):
+            raise UsageError("this package answers a question on a passage, and nothing else.", "Give both.")
+        ids = self._tokenizer.encode_prompt(text) if isinstance(text, str) else self._tokenizer.encode_pair(*text).ids
         if head.task == "fill-mask" and ids.count(head.mask_id) != 1:
             raise UsageError(
                 f"the text has {ids.count(head.mask_id)} masked words.", f"Write {head.mask} for one word."
@@ -65,12 +69,16 @@ class TextEncoder:
             )
         return ids
 
-    def read(self, text: str, head: Head) -> Reading:
+    def read(self, text: Text, head: Head) -> Reading:
         """The answer and how long it took. Raises UsageError, and BadArtifact when it is not what `head` says."""
         ids = self.ids(text, head)
         began = time.perf_counter()
         values = self._runtime.encode(ids, [1] * len(ids))
         seconds = time.perf_counter() - began
+        if head.task == "answer" and not isinstance(text, str):
+            row = settled(values, len(ids), self._longest, head)
+            words, share = best_span(row, self._tokenizer.encode_pair(*text))
+            return Reading(values=tuple(map(float, row)), labels={words: share}, tokens=len(ids), seconds=seconds)
         if len(values) != head.size or (head.task == "classify" and len(head.labels) != head.size):
             raise BadArtifact(
                 f"the artifact answers with {len(values)} numbers, its package speaks of {head.size} "

@@ -18,6 +18,7 @@ from ..standard import Kind, kind_of
 from ..tokens import ShippedTokenizer
 from ..weights import weight_digests
 from .compare import Comparison, correlation, found, similarities
+from .spans import settled
 from .standard import write_answers, write_facts
 from .texts import pairs, proof_ids, texts_for
 
@@ -47,7 +48,8 @@ def expect(
     texts = texts_for(head)
     ids = proof_ids(ShippedTokenizer(quantized.tokenizer_dir), texts, options.context_tokens)
     progress(0.05, "the original model reads the texts")
-    original = answers_of(reference_model(reference), head, "float", ids)
+    longest = options.context_tokens
+    original = answers_of(reference_model(reference), head, "float", ids, longest)
     model = quantized_model(quantized)
     facts: dict[str, Any] = {
         "head": to_json(head), "texts": texts, "pairs": len(pairs()), "weight_digests": weight_digests(quantized),
@@ -58,10 +60,10 @@ def expect(
     floats: FloatArray | None = None
     for done, kind in enumerate(kinds, start=1):
         progress(0.2 + 0.7 * done / len(kinds), f"the quantized reference ({kind}) reads the texts")
-        answers = answers_of(model, head, kind, ids)
+        answers = answers_of(model, head, kind, ids, longest)
         floats = answers if floats is None else floats  # "float" sorts first
         write_answers(out, kind, padded, lengths, answers)
-        noisy = answers_of(model, head, kind, ids, noise=NOISE_RELATIVE)
+        noisy = answers_of(model, head, kind, ids, longest, noise=NOISE_RELATIVE)
         facts[kind] = {
             **quality(original, answers, head),
             "noise": Comparison.of(answers, noisy, head).figures(),
@@ -71,8 +73,10 @@ def expect(
     return Expectations(directory=out, activations=activations)
 
 
-def answers_of(model: Any, head: Head, kind: Kind, ids: list[list[int]], noise: float = 0.0) -> FloatArray:
-    """Answers ``[N, E]`` of a model, activations rounded as `kind` tells.
+def answers_of(
+    model: Any, head: Head, kind: Kind, ids: list[list[int]], context_tokens: int, noise: float = 0.0
+) -> FloatArray:
+    """Answers ``[N, E]`` of a model to texts of at most `context_tokens`, activations rounded as `kind` tells.
 
     With `noise` the token embeddings are changed by so much of themselves: how far a model is from itself when last
     bits differ, which rounding amplifies.
@@ -98,7 +102,9 @@ def answers_of(model: Any, head: Head, kind: Kind, ids: list[list[int]], noise: 
     finally:
         if handle:
             handle.remove()
-    return np.stack([row.float().numpy() for row in rows])
+    return np.stack(
+        [settled(row.float().numpy(), len(one), context_tokens, head) for row, one in zip(rows, ids, strict=True)]
+    )
 
 
 def quality(original: FloatArray, answers: FloatArray, head: Head) -> Mapping[str, Any]:

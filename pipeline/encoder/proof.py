@@ -25,6 +25,7 @@ from .gates import (
     fidelity_gate,
     quality_gate,
 )
+from .spans import settled
 from .standard import EncoderStandard
 
 PADDED_TEXTS = 4
@@ -37,7 +38,7 @@ def validate(target: Target, exported: Exported, standard: EncoderStandard, prog
     progress(0.01, "reading the integers back")
     checks = [check_weights(target.stored_weights(exported), standard.facts["weight_digests"])]
     with closing(target.encoder(exported)) as runtime:
-        answers = answers_of(runtime, standard.ids, lambda f: progress(0.05 + 0.7 * f, "texts, one by one"))
+        answers = answers_of(runtime, standard, exported, lambda f: progress(0.05 + 0.7 * f, "texts, one by one"))
         checks += fidelity_checks(answers, standard, exported, figures)
         checks.append(check_padding(runtime, answers, standard, exported))
     checks += quality_checks(standard, figures)
@@ -52,12 +53,15 @@ def validate(target: Target, exported: Exported, standard: EncoderStandard, prog
     )
 
 
-def answers_of(runtime: EncoderRuntime, ids: list[list[int]], tick: Callable[[float], None]) -> FloatArray:
+def answers_of(
+    runtime: EncoderRuntime, standard: EncoderStandard, exported: Exported, tick: Callable[[float], None]
+) -> FloatArray:
     """What the artifact answers to each text ``[N, E]``."""
     rows = []
-    for number, one in enumerate(ids, start=1):
-        rows.append(runtime.encode(one, [1] * len(one)))
-        tick(number / len(ids))
+    for number, one in enumerate(standard.ids, start=1):
+        answer = runtime.encode(one, [1] * len(one))
+        rows.append(settled(answer, len(one), exported.context_tokens, standard.head))
+        tick(number / len(standard.ids))
     return np.stack(rows)
 
 
@@ -75,7 +79,7 @@ def fidelity_checks(
               compared.worst <= gate.error),
     ]  # fmt: skip
     if head.chooses:
-        checks.append(check("fidelity", "labels", f"{compared.agreement:.1%} the same", f"≥ {gate.agreement:.0%}",
+        checks.append(check("fidelity", head.chosen, f"{compared.agreement:.1%} the same", f"≥ {gate.agreement:.0%}",
                             compared.agreement >= gate.agreement))  # fmt: skip
     if standard.kind == "int8-dynamic":
         modelled = float(standard.figures["float_distance"])
@@ -94,6 +98,7 @@ def check_padding(runtime: EncoderRuntime, answers: FloatArray, standard: Encode
         ids = standard.ids[index]
         padding = exported.context_tokens - len(ids)
         padded = runtime.encode([*ids, *(ids * exported.context_tokens)[:padding]], [1] * len(ids) + [0] * padding)
+        padded = settled(padded, len(ids), exported.context_tokens, standard.head)
         worst = max(worst, Comparison.of(answers[index][None], padded[None], standard.head).worst)
     limit = PADDING_ERROR[exported.activations]
     value = f"{worst:.2e} with padding behind {len(shortest)} texts"
@@ -114,7 +119,7 @@ def quality_checks(standard: EncoderStandard, figures: dict[str, Any]) -> list[C
         demand = f"≥ {gate.agreement:.0%}"
         return [
             *checks,
-            check("quality", "labels of the original", f"{same:.1%}", demand, same >= gate.agreement, advice),
+            check("quality", f"{head.chosen} of the original", f"{same:.1%}", demand, same >= gate.agreement, advice),
         ]
     needed, correlated = original["found"] - gate.lost, found["similarity_correlation"]
     return [
@@ -136,13 +141,16 @@ def behaviour_checks(target: Target, exported: Exported, standard: EncoderStanda
         return [check("behaviour", "tokenizer", "unreadable", "files beside the artifact", False, str(error))]
     same = sum(one == other for one, other in zip(ids, standard.ids, strict=True))
     checks = [check("behaviour", "token ids", f"{same} of {len(ids)} texts", "identical", same == len(ids))]
+    whole = [index for index, one in enumerate(standard.ids) if len(one) < exported.context_tokens]  # surely not cut
     with closing(TextEncoder.of(target.encoder(exported), exported)) as engine:
         errors = [
             spoken_error(engine.read(texts[index], standard.head), answers[index], tokenizer, standard.head)
-            for index in range(min(SPOKEN_TEXTS, len(texts)))
+            for index in whole[:SPOKEN_TEXTS]
         ]
-    worst = max(errors)
-    return [*checks, check("behaviour", "text in the engine", f"{worst:.2e} from ids", "≤ 1e-05", worst <= 1e-5)]
+    worst = max(errors, default=float("nan"))
+    advice = "" if whole else "none of the proof's texts fits: use a longer --context"
+    value = f"{worst:.2e} from ids"
+    return [*checks, check("behaviour", "text in the engine", value, "≤ 1e-05", worst <= 1e-5, advice)]
 
 
 def spoken_error(reading: Reading, answer: FloatArray, tokenizer: ShippedTokenizer, head: Head) -> float:

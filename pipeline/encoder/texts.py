@@ -5,12 +5,13 @@ Questions and the passages that answer them show whether quantizing still finds 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UsageError
 from ..heads import Head
 from ..prooftext import PROOF_TEXT
-from ..tokens import ShippedTokenizer
+from ..tokens import ShippedTokenizer, Text
 
 PAIRS_TEXT = Path(__file__).parents[1] / "texts" / "pairs.txt"
 SHORTEST_CONTEXT = 64
@@ -31,10 +32,17 @@ def proof_texts() -> list[str]:
     return [*(question for question, _ in known), *(passage for _, passage in known), *paragraphs, whole]
 
 
-def texts_for(head: Head) -> list[str]:
-    """The same, one word of each masked where the model tells what a masked word was."""
+def texts_for(head: Head) -> list[Text]:
+    """The same, one word of each masked where the model tells what a masked word was.
+
+    Where it answers, questions with their passages, and with longer texts.
+    """
     texts = proof_texts()
-    return [masked(text, head.mask) for text in texts] if head.task == "fill-mask" else texts
+    if head.task == "answer":
+        known = pairs()
+        longer = enumerate(texts[2 * len(known) :])
+        return [*known, *((known[number % len(known)][0], text) for number, text in longer)]
+    return [masked(text, head.mask) for text in texts] if head.task == "fill-mask" else [*texts]
 
 
 def masked(text: str, mask: str) -> str:
@@ -44,7 +52,7 @@ def masked(text: str, mask: str) -> str:
     return " ".join(words)
 
 
-def proof_ids(tokenizer: ShippedTokenizer, texts: list[str], context_tokens: int) -> list[list[int]]:
+def proof_ids(tokenizer: ShippedTokenizer, texts: Sequence[Text], context_tokens: int) -> list[list[int]]:
     """Token ids of each text, special ones included, cut to the context. Raises UsageError for a context too short."""
     if context_tokens < SHORTEST_CONTEXT:
         raise UsageError(

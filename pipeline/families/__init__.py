@@ -25,17 +25,26 @@ class Family:
         heads: first parts of the names of all modules that the embedding's name does not begin with.
         filler: of an encoder, the first module behind the bare model that tells what a masked token was.
         filler_table: parameter name of its projection ``[V, hidden]``, which is the embedding's table.
+        positions_behind_padding: of an encoder, positions are counted from behind the padding token's id, not from 0.
         layers: module path of the list of layers, of a seq2seq model those of its decoder.
         cross: of a seq2seq model, the linear layers of a decoder layer that make keys and values of the source.
         feeds: modules of a layer whose outputs go, channel by channel, into these linear layers and nowhere
             else, so that a scale can move from one to the other (`kobako.pipeline.smooth`).
         norm_offset: what the modeling code adds to the stored weights of its RMSNorms (Gemma: 1).
         rewrite: config.json of this family → that of another which computes the same from the same tensors, or None.
+        shapes: rewritten config.json → shapes of the parameters by which it could contradict the weights, where
+            layers differ; compared when a checkpoint is loaded.
+        tokenizer: whose tokenizer the checkpoints use that have none of their own, in words.
+        senses: of a multimodal checkpoint, entry of its config.json → what that part reads besides text. `rewrite`
+            takes the text part; what is left out is said in manifest, reports and ``kobako plan``.
         stored_names: tensors that checkpoints call otherwise than transformers' modules do: stored name → parameter.
         stored_prefixes: the same for whole parts of a checkpoint: beginning of a stored name → of the parameter's.
         stored_ends: the same for the last parts of names.
         per_layer_table: parameter name of the table ``[V, L·D]`` that gives every layer a vector for each token, or
             None. It is kept outside the graph (`kobako.pipeline.embeddings`).
+        per_layer_projection: parameter name of the matrix ``[L·D, hidden]`` that adds to it, or None.
+        nested: the first channels of every feed-forward layer were trained to be a model of their own (MatFormer), so
+            that a smaller model can be taken out (`kobako.pipeline.reference.slices`).
         transposed: linear modules whose weights the checkpoint stores as ``[I, O]``, by the end of their path.
         fine: linear layers, by the end of their path, that keep 8 bits where a recipe has 4: with so few inputs that
             they do not make a group, or that hardly weigh anything.
@@ -59,6 +68,7 @@ class Family:
     heads: tuple[str, ...] = ()
     filler: str = ""
     filler_table: str = ""
+    positions_behind_padding: bool = False
     layers: str = "model.layers"
     cross: tuple[str, ...] = ()
     feeds: Mapping[str, tuple[str, ...]] = field(
@@ -70,10 +80,15 @@ class Family:
     )
     norm_offset: float = 0.0
     rewrite: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    shapes: Callable[[Mapping[str, Any]], Mapping[str, tuple[int, ...]]] | None = None
+    tokenizer: str = ""
+    senses: Mapping[str, str] = field(default_factory=dict)
     stored_names: Mapping[str, str] = field(default_factory=dict)
     stored_prefixes: Mapping[str, str] = field(default_factory=dict)
     stored_ends: Mapping[str, str] = field(default_factory=dict)
     per_layer_table: str | None = None
+    per_layer_projection: str | None = None
+    nested: bool = False
     transposed: tuple[str, ...] = ()
     fine: tuple[str, ...] = ()
     residual_scale: float = 1.0
@@ -86,6 +101,10 @@ class Family:
     gguf_window_pattern: int = 0
     gguf_local_theta: float = 10000.0
     litert_lm_model_type: str = "generic_model"
+
+
+SENSES: Mapping[str, str] = {"vision_config": "images", "audio_config": "audio"}
+"""What multimodal models of transformers call their eyes and ears."""
 
 
 def text_part(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,6 +124,11 @@ def text_part(config: Mapping[str, Any]) -> dict[str, Any]:
 
 ENCODERS = ("bert", "distilbert", "roberta", "electra", "camembert", "xlm-roberta", "albert", "modernbert")
 """Encoders that transformers can also wrap as decoders, which their checkpoints are not."""
+
+
+def first_position(family: Family, config: Mapping[str, Any]) -> int:
+    """The position of an encoder's first token."""
+    return int(config.get("pad_token_id") or 0) + 1 if family.positions_behind_padding else 0
 
 
 def names() -> list[str]:
@@ -143,7 +167,8 @@ def check_known(model_type: str) -> None:
     if model_type in ENCODERS or model_type in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         raise UnsupportedModel(
             f"architecture {model_type}: this encoder is not supported.",
-            "Encoders are supported as bert and distilbert; CONTRIBUTING.md tells how to add a family.",
+            f"Supported encoders: {', '.join(name for name in names() if name in ENCODERS)}. "
+            "CONTRIBUTING.md tells how to add a family.",
         )
     near = difflib.get_close_matches(model_type, names(), n=1, cutoff=0.3)
     hint = f"The nearest supported architecture is {near[0]!r}. " if near else ""

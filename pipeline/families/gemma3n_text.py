@@ -14,5 +14,7 @@ FAMILY = Family(
     },
     fine=("altup.correction_coefs", "altup.prediction_coefs", "altup.modality_router"),
     per_layer_table="model.embed_tokens_per_layer.weight",
+    per_layer_projection="model.per_layer_model_projection.weight",
+    nested=True,
     stored_prefixes={"model.language_model.": "model."},
 )

@@ -1,5 +1,5 @@
 """Gemma 4 as published, with eyes and ears: the text part is taken, and is all that is exported."""
 
-from . import Family, text_part
+from . import SENSES, Family, text_part
 
-FAMILY = Family(model_type="gemma4", rewrite=text_part)
+FAMILY = Family(model_type="gemma4", rewrite=text_part, senses=SENSES)

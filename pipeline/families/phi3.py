@@ -8,4 +8,5 @@ FAMILY = Family(
         "input_layernorm": ("self_attn.qkv_proj",),
         "post_attention_layernorm": ("mlp.gate_up_proj",),
     },
+    stored_ends={"base_layer.weight": "weight"},  # Phi-4-multimodal's, beside its adapters for images and speech
 )

@@ -45,8 +45,11 @@ def parse(text: str) -> ModelRef:
     if not text.strip():
         raise UsageError("no model was named.", HOW_TO_WRITE)
     head, _, revision = text.partition("@")
-    if reason := catalogue.closed(head):
-        raise UnsupportedModel(f"{head} cannot be exported: {reason}", "Open models: `kobako models`.")
+    if known := catalogue.closed(head):
+        raise UnsupportedModel(
+            f"{head} cannot be exported: {known.reason}",
+            f"Nearest open models here: {', '.join(known.instead)}; all of them: `kobako models`.",
+        )
     if entry := catalogue.find(head):
         return ModelRef(kind="catalogue", text=entry.name, revision=revision or None, name=entry.name)
     path = Path(text).expanduser()

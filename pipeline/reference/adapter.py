@@ -23,6 +23,8 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 NEXT_STEP = "Merge it with PEFT (merge_and_unload, save_pretrained) and name the result."
+LONGEST = 256
+"""Characters of a pattern, and of the path that it is held against."""
 REFUSED = {
     "use_dora": "DoRA's magnitudes", "layer_replication": "replicated layers", "modules_to_save": "whole modules",
     "trainable_token_indices": "trained tokens", "use_qalora": "QALoRA's pooled groups",
@@ -93,20 +95,50 @@ def read_adapter(source: Source) -> Adapter:
     paths = sorted({name.removesuffix(DOWN).removesuffix(UP) for name in names})
     if half := [path for path in paths if not {path + DOWN, path + UP} <= set(names)]:
         raise IntegrityError(f"{source.name} holds only one half of {half[0]}.", "Fetch it again.")
-    ranks = {path: int(file.get_slice(path + DOWN).get_shape()[0]) for path in paths}
-    scales = {
-        f"{path.removeprefix(PREFIX)}.weight": _scale(config, path.removeprefix(PREFIX), rank)
-        for path, rank in ranks.items()
-    }
+    try:
+        scales = {
+            f"{path.removeprefix(PREFIX)}.weight": _scale(config, path.removeprefix(PREFIX), _rank(file, path))
+            for path in paths
+        }
+    except (ValueError, TypeError, AttributeError, OverflowError, re.error) as error:
+        raise IntegrityError(f"{source.name} cannot be merged: {error}.", NEXT_STEP) from error
     return Adapter(source.name, file, scales)
 
 
+def _rank(file: Any, path: str) -> int:
+    """r of one layer. Raises ValueError when its halves are not float matrices that can be multiplied."""
+    down, up = (file.get_slice(path + end) for end in (DOWN, UP))
+    shapes = [tuple(half.get_shape()) for half in (down, up)]
+    kinds = {down.get_dtype(), up.get_dtype()}
+    if [len(shape) for shape in shapes] != [2, 2] or shapes[0][0] != shapes[1][1] or not shapes[0][0]:
+        raise ValueError(f"{path} has halves of the shapes {shapes[0]} and {shapes[1]}")
+    if not kinds <= {"F32", "F16", "BF16"}:
+        raise ValueError(f"{path} is stored as {', '.join(sorted(kinds))}")
+    return int(shapes[0][0])
+
+
 def _scale(config: Mapping[str, Any], path: str, rank: int) -> float:
-    """s of one layer: α / r, or α / √r; patterns of `alpha_pattern` match whole ends of a module's path."""
+    """s of one layer: α / r, or α / √r; patterns of `alpha_pattern` match whole ends of a module's path.
+
+    Raises ValueError, TypeError, AttributeError or re.error for settings that are none.
+    """
     patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
-    named = next((key for key in patterns if re.match(rf"(.*\.)?({key})$", path)), None)
+    named = next((key for key in patterns.keys() if _matches(key, path)), None)  # noqa: SIM118  # a list has no keys
     alpha = float(config.get("lora_alpha", 8) if named is None else patterns[named])
+    if not math.isfinite(alpha):
+        raise ValueError(f"the alpha of {path} is {alpha}")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _matches(pattern: str, path: str) -> bool:
+    """Whether a stranger's regular expression matches the end of a path, as PEFT does it.
+
+    Raises ValueError for one that could take for ever: repeated groups, many repetitions, or great length.
+    """
+    wild = len(re.findall(r"[*+{]", pattern)) > 2 or re.search(r"\)\s*[*+{]", pattern)
+    if wild or len(pattern) > LONGEST or len(path) > LONGEST:
+        raise ValueError(f"the pattern {pattern[:60]!r} of alpha_pattern could take for ever on {path[:60]!r}")
+    return re.match(rf"(.*\.)?({pattern})$", path) is not None
 
 
 def check_names(adapter: Adapter, names: Container[str]) -> None:

@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import families
+from ..codec import read_json
 from ..contracts import FloatArray, Quantized
 from ..embeddings import TABLE_FILE, Table, open_table
 from ..heads import Head, find_head, reads_table
 from ..weights import QuantizedTensor, QuantizedWeights, open_weights
+from .modeling import own_class
 from .structure import embedding_scale
 
 if TYPE_CHECKING:
@@ -32,14 +34,13 @@ ReadRows = Callable[[npt.NDArray[np.int64]], FloatArray]
 
 def load_config(directory: Path) -> PretrainedConfig:
     """The Hugging Face config in `directory`, read locally, no remote code."""
-    import json
-
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    own = own_class(read_json(directory / "config.json")["model_type"])
+    kind = AutoConfig if own is None else own.config_class
+    config: PretrainedConfig = kind.from_pretrained(directory, local_files_only=True)
     if config.is_encoder_decoder:  # T5's says that its head is tied whatever the file says
-        stated = json.loads((directory / "config.json").read_text()).get("tie_word_embeddings", True)
-        config.tie_word_embeddings = bool(stated)
+        config.tie_word_embeddings = bool(read_json(directory / "config.json").get("tie_word_embeddings", True))
     return config
 
 
@@ -53,8 +54,14 @@ def empty_model(config: PretrainedConfig, attention: str | None = None) -> PreTr
     from accelerate import init_empty_weights
     from transformers import AutoModelForCausalLM
 
+    from .latent import expand_latents
+
+    own = own_class(config.model_type)
+    make = AutoModelForCausalLM.from_config if own is None else own._from_config
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
+        model: PreTrainedModel = make(config, attn_implementation=attention, dtype=torch.float32)
+        if getattr(config, "kv_lora_rank", None):
+            expand_latents(model)
     plain_linears(model)
     stored_buffers(model)
     constant_sparsity(model)

@@ -32,26 +32,34 @@ class Bare(nn.Module):
             model.pooler = None  # a layer behind the first token, which no embedding uses
         self.add_module(self.base, model)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Token ids ``[1, T]`` → ``[1, T, H]``."""
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
+        """Token ids ``[1, T]`` → ``[1, T, H]``; `named` may tell their positions and types."""
         hidden: torch.Tensor = self.get_submodule(self.base)(
-            input_ids=input_ids, attention_mask=attention_mask
+            input_ids=input_ids, attention_mask=attention_mask, **named
         ).last_hidden_state
         return hidden
 
 
 def encoder_modules(config: PretrainedConfig, head: Head, attention: str | None) -> nn.Module:
     """The modules of an encoder with this head, parameters as the caller's context makes them, in eval mode."""
-    from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
+    from transformers import (
+        AutoModel,
+        AutoModelForMaskedLM,
+        AutoModelForQuestionAnswering,
+        AutoModelForSequenceClassification,
+    )
 
-    kinds = {"embed": AutoModel, "classify": AutoModelForSequenceClassification, "fill-mask": AutoModelForMaskedLM}
+    kinds = {
+        "embed": AutoModel, "classify": AutoModelForSequenceClassification, "fill-mask": AutoModelForMaskedLM,
+        "answer": AutoModelForQuestionAnswering,
+    }  # fmt: skip
     model = kinds[head.task].from_config(config, attn_implementation=attention, dtype=torch.float32)
     made: nn.Module = Bare(model) if head.task == "embed" else model
     return made.eval()
 
 
 class Encoder(nn.Module):
-    """``(ids [1, T], mask [1, T] of 0 and 1)`` → vector or logits ``[1, E]``.
+    """``(ids [1, T], mask [1, T] of 0 and 1)`` → vector or logits ``[1, E]``; E is 2 · T for an answer's span.
 
     With `additive` the model is handed the mask in the form its scores take, as a graph of its own computes it;
     otherwise transformers makes what it needs of it.
@@ -60,14 +68,38 @@ class Encoder(nn.Module):
     def __init__(self, model: nn.Module, head: Head, *, additive: bool = False) -> None:
         super().__init__()
         self.model, self.head, self.additive = model, head, additive
+        config: Any = model.config
+        self.family = families.get(config.model_type)
+        self.first = families.first_position(self.family, vars(config))
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         seen = mask.to(torch.float32)
         given = (1.0 - seen)[:, None, None, :] * MASKED if self.additive else mask
         if self.head.task == "fill-mask":
             return self.filled(ids, seen, given)
-        found: Any = self.model(input_ids=ids, attention_mask=given)
+        found: Any = self.read(ids, given)
+        if self.head.task == "answer":
+            return torch.cat([found.start_logits, found.end_logits], dim=-1)
         return pooled(found, seen, self.head) if self.head.task == "embed" else found.logits
+
+    def read(self, ids: torch.Tensor, given: torch.Tensor) -> Any:
+        """The model's output. Positions are told where it would count tokens that are no padding: here padding stands
+        behind the text, wherever it is hidden by the mask."""
+        if self.head.separator_id >= 0:
+            return self.model(input_ids=ids, attention_mask=given, token_type_ids=self.types(ids))
+        if not self.first:
+            return self.model(input_ids=ids, attention_mask=given)
+        places = torch.arange(ids.shape[1], dtype=ids.dtype)[None] + self.first
+        return self.model(
+            input_ids=ids, attention_mask=given, position_ids=places, token_type_ids=torch.zeros_like(ids)
+        )
+
+    def types(self, ids: torch.Tensor) -> torch.Tensor:
+        """Token types ``[1, T]``: 1 behind the first separator. So a graph needs no third input."""
+        place = torch.arange(ids.shape[1], dtype=torch.int32)
+        earlier = (place[:, None] < place[None]).to(torch.float32)  # [T, T], row by column
+        found = (ids == self.head.separator_id).to(torch.float32)
+        return (torch.matmul(found, earlier) > 0.5).to(ids.dtype)
 
     def filled(self, ids: torch.Tensor, seen: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
         """Logits ``[1, V]`` of the one masked token: its hidden state alone goes through the head."""
@@ -76,10 +108,9 @@ class Encoder(nn.Module):
         def chosen(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
             return (torch.matmul(place, inputs[0]),)
 
-        config: Any = self.model.config
-        handle = self.model.get_submodule(families.get(config.model_type).filler).register_forward_pre_hook(chosen)
+        handle = self.model.get_submodule(self.family.filler).register_forward_pre_hook(chosen)
         try:
-            logits: torch.Tensor = self.model(input_ids=ids, attention_mask=given).logits
+            logits: torch.Tensor = self.read(ids, given).logits
         finally:
             handle.remove()
         return logits[:, 0]

@@ -183,7 +183,7 @@ def consistent(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except (KobakoError, KeyboardInterrupt, SystemExit, MemoryError):
+    except (KobakoError, OSError, KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:
         said = (str(error).splitlines() or [""])[0][:200]

@@ -38,6 +38,6 @@ def _of_gguf(header: gguf.Gguf, recipe: Recipe) -> str:
         return ""
     share = sum(size for kind, size in sizes.items() if kind in GGML_4BIT) / sum(sizes.values())
     said = f"{share:.0%} of the file's weights lie in 4-bit blocks of {BLOCK}"
-    if recipe.weight_bits != 4 or recipe.rounding == "nearest":
+    if recipe.weight_bits != 4 or not recipe.asymmetric:
         return f"{said}; recipe {recipe.name} has another grid, so they are rounded anew." if share else ""
     return f"{said}, which recipe {recipe.name} keeps; the others are rounded anew."

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ..contracts import Source
 from ..errors import IntegrityError, UnsupportedModel
-from ..families import Family
+from ..families import Family, first_position
 from ..heads import EncoderTask, Head
 from ..tokens import ShippedTokenizer
 from .hf_tokenizer import plain
@@ -28,7 +28,9 @@ KNOWN_MODULES = ("Transformer", "Pooling", "Normalize")
 FILLS = ("ForMaskedLM", "ForPreTraining")
 EMBEDS = ("Model", *FILLS)
 CLASSIFIES = "ForSequenceClassification"
+ANSWERS = "ForQuestionAnswering"
 HEADS = ("classifier", "qa_outputs")
+MOST_LABELS = 1_000_000  # as the manifest's schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ def head_for(checkpoint: Checkpoint, tokenizer: ShippedTokenizer, wanted: Encode
     """
     source, config, names = checkpoint.source, checkpoint.config, checkpoint.names
     check_encoder(config)
-    positions = int(config["max_position_embeddings"])
+    positions = int(config["max_position_embeddings"]) - first_position(checkpoint.family, config)
     have = {file.path for file in source.files}
     limit = read(source, LIMITS).get("max_seq_length") if LIMITS in have else None
     longest = min(positions, limit) if isinstance(limit, int) and limit > 0 else positions
@@ -57,6 +59,8 @@ def head_for(checkpoint: Checkpoint, tokenizer: ShippedTokenizer, wanted: Encode
         labels = labels_of(config)
         many = config.get("problem_type") == "multi_label_classification"
         return Head(task="classify", size=len(labels), longest_tokens=longest, labels=labels, many=many)
+    if architecture.endswith(ANSWERS):
+        return Head(task="answer", size=2, longest_tokens=longest, separator_id=separator(checkpoint, tokenizer))
     filler = f"{checkpoint.family.filler}."
     if architecture.endswith(FILLS) and wanted != "embed" and any(name.startswith(filler) for name in names):
         return mask_head(checkpoint, tokenizer, longest)
@@ -64,11 +68,35 @@ def head_for(checkpoint: Checkpoint, tokenizer: ShippedTokenizer, wanted: Encode
     if not architecture.endswith(EMBEDS) and (architecture or with_head):
         raise UnsupportedModel(
             f"{source.name} is a {architecture or config['model_type'] + ' with the head ' + str(with_head)}: kobako "
-            "exports encoders that embed or classify a text, or fill in a masked word.",
-            "Name a checkpoint of a …Model or a …ForSequenceClassification.",
+            "exports encoders that embed or classify a text, fill in a masked word, or answer a question on a passage.",
+            "Name a checkpoint of a …Model, …ForSequenceClassification, …ForMaskedLM or …ForQuestionAnswering.",
         )
     hidden = int(config.get("hidden_size") or config["dim"])
     return embedding_head(source, have, hidden, longest)
+
+
+def separator(checkpoint: Checkpoint, tokenizer: ShippedTokenizer) -> int:
+    """The token behind which the second text has another type; -1 for a model without types.
+
+    Raises UnsupportedModel for a tokenizer that does not set two texts apart so, or a head that does not tell two ends.
+    """
+    if (count := len(checkpoint.config.get("id2label") or "12")) != 2:
+        raise UnsupportedModel(
+            f"the head of {checkpoint.source.name} gives {count} numbers for a token, not an answer's two ends.",
+            "Name a checkpoint that finds answers in a passage.",
+        )
+    pair = tokenizer.encode_pair("one", "two")
+    if not any(pair.types) or int(checkpoint.config.get("type_vocab_size") or 1) < 2:
+        if pair.ids and None in pair.parts[pair.parts.index(0) : pair.parts.index(1)]:
+            return -1
+    else:
+        last = pair.ids[pair.types.index(1) - 1]
+        if pair.types == [int(last in pair.ids[:index]) for index in range(len(pair.ids))]:
+            return last
+    raise UnsupportedModel(
+        f"the tokenizer of {checkpoint.source.name} does not set a question and a passage apart.",
+        "Use the tokenizer that was published with the weights.",
+    )
 
 
 def check_encoder(config: Mapping[str, Any]) -> None:
@@ -84,6 +112,8 @@ def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of the classes in the order of the logits. Raises UnsupportedModel for one score (regression)."""
     named = {int(index): str(label) for index, label in (config.get("id2label") or {}).items()}
     count = len(named) or int(config.get("num_labels") or 2)
+    if count > MOST_LABELS:
+        raise UnsupportedModel(f"config.json says that this model has {count:,} labels.", f"At most {MOST_LABELS:,}.")
     if count < 2 or config.get("problem_type") == "regression":
         raise UnsupportedModel("this model gives one score instead of classes.", "Regression is not exported.")
     return tuple(named.get(index, f"LABEL_{index}") for index in range(count))

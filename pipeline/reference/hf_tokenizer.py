@@ -21,13 +21,13 @@ NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
 CONFIG = "tokenizer_config.json"
 
 
-def write(source: Source, tokenizer_dir: Path, model_config: Mapping[str, Any]) -> None:
-    """Write ``tokenizer.json`` and ``tokenizer_config.json`` into an existing directory.
+def write(source: Source, tokenizer_dir: Path, model_config: Mapping[str, Any], whose: str = "") -> None:
+    """Write ``tokenizer.json`` and ``tokenizer_config.json`` into an existing directory; `whose`: as `missing` has it.
 
     Raises UnsupportedModel when the checkpoint has no tokenizer.json, IntegrityError when a file is damaged.
     """
     if not has(source, "tokenizer.json"):
-        raise missing(source)
+        raise missing(source, whose)
     shutil.copyfile(source.directory / "tokenizer.json", tokenizer_dir / "tokenizer.json")
     write_settings(source, tokenizer_dir, model_config)
 
@@ -37,10 +37,15 @@ def has(source: Source, name: str) -> bool:
     return any(file.path == name for file in source.files)
 
 
-def missing(source: Source) -> UnsupportedModel:
-    """The error for a checkpoint whose tokenizer cannot be used."""
+def missing(source: Source, whose: str = "") -> UnsupportedModel:
+    """The error for a checkpoint whose tokenizer cannot be used; `whose`: the model that it shares one with."""
     names = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt", "merges.txt")
     other = sorted(name for name in names if has(source, name))
+    if whose and not other:
+        return UnsupportedModel(
+            f"{source.name} has no tokenizer.json: it uses the tokenizer of {whose}.",
+            f"Put tokenizer.json and tokenizer_config.json of {whose} beside its weights, and name that directory.",
+        )
     return UnsupportedModel(
         f"{source.name} has no tokenizer.json" + (f" (only {', '.join(other)})." if other else "."),
         "Make one: AutoTokenizer.from_pretrained(MODEL).save_pretrained(DIRECTORY).",

@@ -20,6 +20,7 @@ from . import gguf, gguf_config, gguf_tokenizer, hf_tokenizer
 from .adapter import NEXT_STEP, check_names, read_adapter
 from .heads import Checkpoint, head_for
 from .prequantized import original_name, packing_of
+from .slices import parse_slice, sliced_config
 from .structure import STATIC_ROPES
 from .weights import full_name, gguf_path, open_safetensors, open_source, safetensors_paths
 
@@ -36,15 +37,21 @@ def load(source: Source, out: Path, progress: Progress = no_progress, task: Enco
     Raises:
         UnsupportedModel: architecture, rope, tokenizer or storage that kobako cannot export.
         IntegrityError: a damaged or missing file, named.
+        UsageError: a slice that does not fit the model.
     """
     (out / "tokenizer").mkdir(exist_ok=True)
     progress(0.0, "reading the configuration")
-    config = load_gguf(source, out) if source.format == "gguf" else load_directory(source, out, task)
+    with gguf.consistent(source.name):
+        config = load_gguf(source, out) if source.format == "gguf" else load_directory(source, out, task)
     check_adapter(source, config)
+    if source.slice:
+        config = sliced_config(config, parse_slice(source.slice))
     progress(0.7, "checking the tokenizer")
-    check_vocabulary(out / "tokenizer", config)
+    with gguf.consistent(source.name):
+        check_vocabulary(out / "tokenizer", config)
+        generation = generation_config(source, out / "tokenizer", config)
     write_json(out / "config.json", config)
-    write_json(out / "generation_config.json", generation_config(source, out / "tokenizer", config))
+    write_json(out / "generation_config.json", generation)
     for file in source.files:
         if file.path.startswith(TEXTS) and "/" not in file.path:
             shutil.copyfile(source.directory / file.path, out / file.path)
@@ -78,6 +85,10 @@ def load_directory(source: Source, out: Path, task: EncoderTask | None) -> dict[
     """Configuration of a safetensors checkpoint; its tokenizer is written and its files are opened once."""
     config = read_json(source, "config.json")
     check_architecture(config)
+    if source.slice and packing_of(config) is not None:
+        raise UnsupportedModel(
+            f"{source.name} is quantized already; slices are taken of plain floats.", "Name the original model."
+        )
     family = families.get(config["model_type"])
     if family.rewrite is not None:
         config = family.rewrite(config)
@@ -105,6 +116,7 @@ def load_directory(source: Source, out: Path, task: EncoderTask | None) -> dict[
             "Fetch the model again; if it repeats, tell its authors.",
         )
     check_per_layer_table(config, family, names)
+    check_shapes(config, family, names)
     config.setdefault("tie_word_embeddings", family.head not in names)  # defaults differ between families
     if family.kind == "encoder":
         hf_tokenizer.write_encoders(source, out / "tokenizer", config)
@@ -113,7 +125,7 @@ def load_directory(source: Source, out: Path, task: EncoderTask | None) -> dict[
     elif family.kind == "seq2seq":
         hf_tokenizer.write_seq2seq(source, out / "tokenizer", config)
     else:
-        hf_tokenizer.write(source, out / "tokenizer", config)
+        hf_tokenizer.write(source, out / "tokenizer", config, family.tokenizer)
     config.pop("auto_map", None)  # a known architecture needs no code of the repository
     config.pop("quantization_config", None)  # from here on the weights are the floats that they stand for
     return config
@@ -127,6 +139,19 @@ def check_seq2seq(config: Mapping[str, Any]) -> None:
             f"this {config['model_type']} has a vocabulary for the source and another for the answer.",
             "Name a checkpoint that shares its embeddings.",
         )
+
+
+def check_shapes(config: Mapping[str, Any], family: families.Family, names: Mapping[str, tuple[Any, str]]) -> None:
+    """Raise IntegrityError when layers have other numbers of heads, or other widths, than config.json says."""
+    wanted = {} if family.shapes is None else family.shapes(config)
+    for name, shape in wanted.items():
+        holder, stored = names.get(name, (None, ""))
+        found = tuple(holder.get_slice(stored).get_shape()) if holder else None
+        if found != shape:
+            raise IntegrityError(
+                f"{stored or name} {f'has shape {found}' if found else 'is missing'}, by config.json it has {shape}.",
+                "Take config.json and weights from the same checkpoint.",
+            )
 
 
 def check_per_layer_table(config: Mapping[str, Any], family: families.Family, names: Container[str]) -> None:

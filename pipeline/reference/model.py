@@ -9,7 +9,8 @@ from .. import families
 from ..contracts import Reference
 from ..errors import IntegrityError
 from .eager import empty_model_in, look_up_outside, set_parameter, tie
-from .weights import SafetensorsReader, open_reference
+from .rowreader import RowReader
+from .weights import open_reference
 
 
 def reference_model(reference: Reference, attention: str | None = None) -> Any:
@@ -28,7 +29,7 @@ def reference_model(reference: Reference, attention: str | None = None) -> Any:
                 f"the checkpoint lacks {len(missing)} tensors, the first is {missing[0]}.", "Fetch it again."
             )
         for name, shape in expected.items():
-            if name == families.get(reference.model_type).per_layer_table and isinstance(tensors, SafetensorsReader):
+            if name == families.get(reference.model_type).per_layer_table and isinstance(tensors, RowReader):
                 tensors.check_shape(name, shape)
                 look_up_outside(model, name, partial(tensors.picked, name))
                 continue

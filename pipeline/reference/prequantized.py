@@ -28,6 +28,7 @@ AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 PACKED_SUFFIX = {"gptq": "qweight", "awq": "qweight", "compressed-tensors": "weight_packed"}
 HELPERS = ("qzeros", "scales", "g_idx", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx")
 BLOCK = 32
+LARGEST_GROUP = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Packing:
             return ""
         if self.bits != 4 or recipe.weight_bits != 4:
             return f"its {self.bits}-bit grid is not one of recipe {recipe.name}"
-        if recipe.rounding == "nearest":
+        if not recipe.asymmetric:
             return f"recipe {recipe.name} has symmetric blocks only"
         if self.scattered:
             return "the inputs of its groups lie apart (desc_act)"
@@ -74,8 +75,11 @@ def packing_of(config: Mapping[str, Any]) -> Packing | None:
     found = config.get("quantization_config")
     if not found:
         return None
-    method = found.get("quant_method", "some method") if isinstance(found, dict) else "some method"
-    packing = _READERS[method](found) if method in _READERS else None
+    method = str(found.get("quant_method", "some method") if isinstance(found, dict) else "some method")[:40]
+    try:
+        packing = _READERS[method](found) if method in _READERS else None
+    except (KeyError, TypeError, ValueError, AttributeError):  # fields of other kinds than the method has
+        packing = None
     if packing is None or packing.bits not in (4, 8):
         raise UnsupportedModel(
             f"these weights are quantized already ({method}), in a form that kobako does not read.",
@@ -85,18 +89,17 @@ def packing_of(config: Mapping[str, Any]) -> Packing | None:
 
 
 def _gptq(found: Mapping[str, Any]) -> Packing:
-    group = int(found.get("group_size", 128))
     return Packing(
-        "gptq", int(found.get("bits", 0)), None if group < 0 else group, bool(found.get("desc_act")),
+        "gptq", _whole(found.get("bits", 0)), _group_size(found.get("group_size", 128)), bool(found.get("desc_act")),
         zeros_less_one=found.get("checkpoint_format", "gptq") != "gptq_v2",
     )  # fmt: skip
 
 
 def _awq(found: Mapping[str, Any]) -> Packing | None:
-    bits, group = int(found.get("bits", found.get("w_bit", 0))), int(found.get("group_size", 128))
+    bits = _whole(found.get("bits", found.get("w_bit", 0)))
     if str(found.get("version", "gemm")).lower() != "gemm" or bits != 4:
         return None
-    return Packing("awq", bits, None if group < 0 else group)
+    return Packing("awq", bits, _group_size(found.get("group_size", 128)))
 
 
 def _compressed(found: Mapping[str, Any]) -> Packing | None:
@@ -107,7 +110,26 @@ def _compressed(found: Mapping[str, Any]) -> Packing | None:
     if scheme.get("type") != "int" or scheme.get("strategy") not in ("group", "channel"):
         return None
     size = scheme.get("group_size")
-    return Packing("compressed-tensors", int(scheme["num_bits"]), size, scheme.get("actorder") in ("group", True))
+    return Packing(
+        "compressed-tensors", _whole(scheme["num_bits"]), None if size is None else _group_size(size),
+        scheme.get("actorder") in ("group", True),
+    )  # fmt: skip
+
+
+def _whole(value: Any) -> int:
+    """A whole number. Raises ValueError for anything else, True and False too."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{value!r:.40} is no whole number")
+    return value
+
+
+def _group_size(value: Any) -> int | None:
+    """Inputs of a group; None for −1, all of a row. Raises ValueError for sizes that no layer has."""
+    if (size := _whole(value)) == -1:
+        return None
+    if not 0 < size <= LARGEST_GROUP:
+        raise ValueError(f"groups of {size} inputs")
+    return size
 
 
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], Packing | None]] = {
@@ -128,7 +150,10 @@ def original_name(stored: str, packing: Packing | None) -> str | None:
 
 
 def unpacked(read: ReadTensor, path: str, packing: Packing) -> FloatArray:
-    """The weight of the linear layer at `path`, float32 ``[O, I]``. Raises KeyError for a tensor that is missing."""
+    """The weight of the linear layer at `path`, float32 ``[O, I]``.
+
+    Raises KeyError for a tensor that is missing, ValueError or IndexError for tensors that do not fit each other.
+    """
     if packing.method == "compressed-tensors":
         return _unpacked_compressed(read, path, packing)
     scales = read(f"{path}.scales").astype(np.float32)  # [G, O]
@@ -148,7 +173,9 @@ def unpacked(read: ReadTensor, path: str, packing: Packing) -> FloatArray:
 def _unpacked_compressed(read: ReadTensor, path: str, packing: Packing) -> FloatArray:
     outputs, inputs = (int(size) for size in read(f"{path}.weight_shape"))
     middle = 2 ** (packing.bits - 1)
-    codes = _nibbles(read(f"{path}.weight_packed"), 1, packing.bits)[:, :inputs] - middle
+    codes = _nibbles(read(f"{path}.weight_packed"), 1, packing.bits)[:, : max(inputs, 0)] - middle
+    if codes.shape != (outputs, inputs):
+        raise ValueError(f"weight_shape is {outputs} × {inputs}, the codes are {codes.shape[0]} × {codes.shape[1]}")
     scales = read(f"{path}.weight_scale").astype(np.float32)  # [O, G]
     group = _groups(read, f"{path}.weight_g_idx", inputs, packing)
     try:
@@ -161,15 +188,23 @@ def _unpacked_compressed(read: ReadTensor, path: str, packing: Packing) -> Float
 
 
 def _groups(read: ReadTensor, name: str, inputs: int, packing: Packing) -> npt.NDArray[np.int64]:
-    """The group of each input ``[I]``."""
+    """The group of each input ``[I]``. Raises ValueError for what is none."""
     try:
-        return read(name).astype(np.int64)
+        groups = read(name)
     except KeyError:
         return np.arange(inputs) // (packing.group_size or inputs)
+    if groups.shape != (inputs,) or groups.dtype.kind not in "iu" or (inputs and int(groups.min()) < 0):
+        raise ValueError(f"{name} does not tell the groups of {inputs} inputs")
+    return groups.astype(np.int64)
 
 
 def _nibbles(packed: npt.NDArray[Any], axis: int, bits: int, order: tuple[int, ...] | None = None) -> Codes:
-    """Codes of int32s, each of which holds P of them along `axis`, the lowest bits first (or in `order`)."""
+    """Codes of int32s, each of which holds P of them along `axis`, the lowest bits first (or in `order`).
+
+    Raises ValueError for what is no matrix of integers.
+    """
+    if packed.ndim != 2 or packed.dtype.kind not in "iu":
+        raise ValueError(f"codes are stored as {packed.dtype} {packed.shape}")
     count = 32 // bits
     shifts = np.arange(0, 32, bits, dtype=np.int32)
     shape = [1, 1, 1]

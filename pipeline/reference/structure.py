@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import UnsupportedModel, UsageError
 
@@ -26,41 +26,32 @@ REUSES = "reuse"
 """How a config of transformers calls a layer that reads another layer's keys and values."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CacheSizes:
-    """Static sizes of a decoder's KV cache and attention.
+class LayerCache(NamedTuple):
+    """One layer's KV cache: key/value heads H, and the dimensions of a head's keys and of its values."""
 
-    Attributes:
-        query_heads: of every layer.
-        caches: key/value heads and their dimension of each layer that has a cache: the first ones. The others read the
-            keys and values of one of these.
+    heads: int
+    key_dim: int
+    value_dim: int
+
+
+def cache_sizes(config: Any) -> tuple[LayerCache, ...]:
+    """The cache of each layer that has one, as a config of transformers states or implies it.
+
+    These are the first layers; the others read the keys and values of one of them. Where keys and values are expanded
+    from a latent vector (`latent`), the cache holds them expanded.
     """
-
-    query_heads: int
-    caches: tuple[tuple[int, int], ...]
-
-    @property
-    def layers(self) -> int:
-        """How many layers have a cache."""
-        return len(self.caches)
+    modes = getattr(config, "kv_sharing_modes", None) or [None] * int(config.num_hidden_layers)
+    own = getattr(config, "per_layer_config", None) or [config] * len(modes)
+    return tuple(layer_cache(one) for one, mode in zip(own, modes, strict=True) if mode != REUSES)
 
 
-def cache_sizes(config: Any) -> CacheSizes:
-    """The sizes that a config of transformers states or implies."""
-    heads, layers = int(config.num_attention_heads), int(config.num_hidden_layers)
-    modes = getattr(config, "kv_sharing_modes", None) or [None] * layers
-    own = getattr(config, "per_layer_config", None) or [config] * layers
-    return CacheSizes(
-        query_heads=heads,
-        caches=tuple(
-            (
-                int(getattr(own[layer], "num_key_value_heads", None) or heads),
-                int(getattr(own[layer], "head_dim", None) or config.hidden_size // heads),
-            )
-            for layer in range(layers)
-            if modes[layer] != REUSES
-        ),
-    )
+def layer_cache(config: Any) -> LayerCache:
+    """The cache of a layer with this config."""
+    heads = int(config.num_attention_heads)
+    if getattr(config, "kv_lora_rank", None):
+        return LayerCache(heads, int(config.qk_head_dim), int(config.v_head_dim))
+    dim = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    return LayerCache(int(getattr(config, "num_key_value_heads", None) or heads), dim, dim)
 
 
 def check_decoder(config: Any, context_tokens: int) -> None:

@@ -22,6 +22,9 @@ from ..families import Family
 from . import gguf, gguf_config
 from .adapter import Adapted, read_adapter
 from .prequantized import Packing, original_name, packing_of, unpacked
+from .rowreader import RowReader
+from .sliced import Sliced
+from .slices import parse_slice
 
 INDEX = "model.safetensors.index.json"
 FLOATS = ("F32", "F16", "BF16")
@@ -31,17 +34,22 @@ FLOATS = ("F32", "F16", "BF16")
 def open_reference(reference: Reference) -> Iterator[Mapping[str, FloatArray]]:
     """The model's parameters by their Hugging Face names; each access reads one. A tied head is not listed.
 
+    Of a slice, those of the nested model.
+
     Raises IntegrityError for damaged files, UnsupportedModel for number formats that are not plain floats.
     """
     config = json.loads((reference.directory / "config.json").read_text())
-    adapter = reference.source.adapter
-    with open_source(reference.source, config) as tensors:
-        yield Adapted(tensors, read_adapter(adapter)) if adapter else tensors
+    source = reference.source
+    with open_source(source, config) as tensors:
+        if source.slice and isinstance(tensors, RowReader):
+            yield Sliced(tensors, families.get(config["model_type"]), config, parse_slice(source.slice))
+        else:
+            yield Adapted(tensors, read_adapter(source.adapter)) if source.adapter else tensors
 
 
 @contextmanager
 def open_source(source: Source, config: Mapping[str, Any]) -> Iterator[Mapping[str, FloatArray]]:
-    """The same of a source's own files, for a config that `load` has completed; its adapter is left out."""
+    """The same of a source's own files, for a config that `load` has completed: all of it, and without its adapter."""
     family = families.get(config["model_type"])
     with ExitStack() as stack:
         if source.format == "gguf":
@@ -60,7 +68,7 @@ def gguf_path(source: Source) -> Path:
     return paths[0]
 
 
-class SafetensorsReader(Mapping[str, FloatArray]):
+class SafetensorsReader(RowReader):
     """Tensors of one or several safetensors files, mapped; what is packed comes out as the floats it stands for."""
 
     def __init__(self, source: Source, hidden: set[str], family: Family, packing: Packing | None = None) -> None:
@@ -128,7 +136,7 @@ class SafetensorsReader(Mapping[str, FloatArray]):
     def _unpacked(self, path: str, packing: Packing) -> FloatArray:
         try:
             return unpacked(lambda name: np.asarray(self._holders[name].get_tensor(name)), path, packing)
-        except (KeyError, ValueError, IndexError) as error:
+        except (KeyError, ValueError, IndexError, TypeError) as error:
             raise IntegrityError(
                 f"{path} is not packed as {packing.method} packs ({error}).", "Fetch it again, or name the original."
             ) from error
@@ -140,7 +148,8 @@ def full_name(stored: str, family: Family) -> str:
         return family.stored_names[stored]
     for begin, wanted in family.stored_prefixes.items():
         if stored.startswith(begin):
-            return wanted + stored.removeprefix(begin)
+            stored = wanted + stored.removeprefix(begin)
+            break
     for end, now in family.stored_ends.items():
         if stored.endswith(end):
             stored = stored.removesuffix(end) + now

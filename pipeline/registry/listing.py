@@ -48,9 +48,7 @@ def make_listing(name: str, version: str, files: Iterable[RemoteFile], where: st
     if "/" in check_path(name, where):
         raise BadArtifact(f"{where} has an impossible package name.", "Do not use this source.")
     found = tuple(files)
-    paths = check_paths([file.path for file in found], where)
-    if len(set(paths)) != len(paths):
-        raise BadArtifact(f"{where} lists a file twice.", "Do not use this source.")
+    check_paths([file.path for file in found], where)
     for file in found:
         if isinstance(file.size_bytes, bool) or not isinstance(file.size_bytes, int) or not _sane(file):
             raise BadArtifact(f"{where} lists {file.path} with an impossible size or digest.", "Publish it again.")

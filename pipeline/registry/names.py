@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import BadArtifact
-from ..names import check_member_name
+from ..names import check_distinct, check_member_name
 
 MAX_FILES = 10_000
 
@@ -33,15 +33,12 @@ def check_paths(paths: Iterable[object], where: str) -> tuple[str, ...]:
     Raises BadArtifact.
     """
     checked: list[str] = []
-    folded: dict[str, str] = {}
     for path in paths:
-        name = check_path(path, where)
-        other = folded.setdefault(name.casefold(), name)
-        if len(checked) >= MAX_FILES:
+        checked.append(check_path(path, where))
+        if len(checked) > MAX_FILES:
             raise BadArtifact(f"{where} holds more than {MAX_FILES} files.", "Do not use this source.")
-        if other != name:
-            raise BadArtifact(
-                f"{where} holds both {other!r} and {name!r}, which some file systems cannot.", "Do not use this source."
-            )
-        checked.append(name)
+    try:
+        check_distinct(checked)
+    except ValueError as error:
+        raise BadArtifact(f"{where}: {error}.", "Do not use this source.") from error
     return tuple(checked)

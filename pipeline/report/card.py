@@ -10,8 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..leftout import text_only
 from . import encoder, words
-from .facts import TargetFacts, headline, origin_words, recipe_words, targets_of
+from .facts import TargetFacts, cache_words, headline, origin_words, recipe_words, targets_of
 from .markdown import block, code, markdown_table, proof_table, text
 from .page import unverified
 from .rows import is_seq2seq
@@ -32,6 +33,7 @@ PIPELINES = {
     "embed": "feature-extraction",
     "classify": "text-classification",
     "fill-mask": "fill-mask",
+    "answer": "question-answering",
 }
 
 
@@ -74,8 +76,10 @@ def _licence(licence: str) -> dict[str, Any]:
 def _what(data: Mapping[str, Any]) -> str:
     return (
         f"A package for phones of {data['source']['name']}: {recipe_words(data)}, the same integers in every format, "
-        f"for a context of {data['context_tokens']} tokens. Tasks: {words.listed(list(data['tasks'])) or 'none'}."
+        f"for a context of {data['context_tokens']} tokens{cache_words(data)}. "
+        f"Tasks: {words.listed(list(data['tasks'])) or 'none'}."
         + (f" {encoder.head_words(data)}" if encoder.is_encoder(data) else "")
+        + (f" {text_only(data['left_out'])}" if data["left_out"] else "")
     )
 
 

@@ -24,6 +24,8 @@ def head_words(data: Mapping[str, Any]) -> str:
         return f"{HEADS['classify']}: {shown}{more}."
     if head["task"] == "fill-mask":
         return f"It tells which word {head['mask']} stands for, of {head['size']} tokens."
+    if head["task"] == "answer":
+        return "It reads a question and a passage, and tells which words of the passage are the answer."
     how = {"mean": "the mean over the text's tokens", "cls": "the first token's state"}[head["pooling"]]
     normalized = ", of length 1" if head["normalize"] else ""
     assumed = "" if head["stated"] else " The checkpoint does not tell its pooling; this is the usual default."
@@ -40,4 +42,5 @@ def quality_note(found: Mapping[str, Any], task: str) -> str:
     """The second figure of an encoder's quality."""
     if task == "embed":
         return f"finds {found['found']} of {found['questions']} passages"
-    return f"same label {words.percent(found['quality_agreement'])}"
+    chosen = "span" if task == "answer" else "label"
+    return f"same {chosen} {words.percent(found['quality_agreement'])}"

@@ -165,12 +165,25 @@ def recipe_words(data: Mapping[str, Any]) -> str:
     kind = "float" if recipe["embedding_bits"] == 16 else "integer"
     own = recipe.get("calibration_sha256")
     calibrated = f"; calibrated on a text of the builder's own (SHA-256 {own[:12]}…)" if own else ""
-    return f"{bits}-bit integer weights, {scale}; {recipe['embedding_bits']}-bit {kind} embedding{calibrated}"
+    tuned = "; codes tuned by gradients" if recipe.get("rounding") == "tuned" else ""
+    return f"{bits}-bit integer weights, {scale}; {recipe['embedding_bits']}-bit {kind} embedding{tuned}{calibrated}"
+
+
+def cache_words(data: Mapping[str, Any]) -> str:
+    """What is said of a KV cache that is not the target's own float type, and its size; empty otherwise."""
+    if data.get("kv_cache", "float") == "float":
+        return ""
+    sizes = {name: entry["kv_cache_bytes"] for name, entry in data["targets"].items()}
+    return (
+        ", keys and values in int8 ("
+        + words.listed([f"{name}: {words.human_bytes(n)}" for name, n in sizes.items()])
+        + ")"
+    )
 
 
 def origin_words(data: Mapping[str, Any]) -> str:
     """Where the model came from; of a local path only its last name, since other people will read it."""
     origin = str(data["source"]["origin"])
-    return (
-        f"a local file or directory ({origin.rstrip('/').rpartition('/')[2]})" if origin.startswith("file:") else origin
-    )
+    if origin.startswith("file:"):
+        origin = f"a local file or directory ({origin.rstrip('/').rpartition('/')[2]})"
+    return f"{origin}, nested model {data['source']['slice']}" if data["source"].get("slice") else origin

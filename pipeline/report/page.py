@@ -7,8 +7,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from ..leftout import text_only
 from . import encoder, plots, words
-from .facts import PARTS, TargetFacts, headline, origin_words, recipe_words, targets_of
+from .facts import PARTS, TargetFacts, cache_words, headline, origin_words, recipe_words, targets_of
 from .pareto import pareto_plot
 from .rows import table
 from .textplot import texts_decades, texts_plot
@@ -42,9 +43,11 @@ def _values(data: Mapping[str, Any]) -> dict[str, Any]:
         "headline": headline(data),
         "proven": bool(targets) and all(target.passed for target in targets),
         "subtitle": (
-            f"{data['name']} with {recipe_words(data)}, for a context of {data['context_tokens']} tokens; "
+            f"{data['name']} with {recipe_words(data)}, "
+            f"for a context of {data['context_tokens']} tokens{cache_words(data)}; "
             f"tasks: {words.listed(list(data['tasks'])) or 'none'}."
             + (f" {encoder.head_words(data)}" if encoder.is_encoder(data) else "")
+            + (f" {text_only(data['left_out'])}" if data["left_out"] else "")
         ),
         "targets": [_target(target, number, ends, reads=reads) for number, target in enumerate(targets)],
         "titles": [target.title for target in targets],

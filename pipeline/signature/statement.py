@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import Untrusted
-from ..names import check_member_name
+from ..names import check_distinct, check_member_name
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
@@ -82,8 +82,7 @@ def _parse(value: Any) -> Statement:
             raise ValueError(f"{name!r} has no SHA-256")
         check_member_name(name)
         digests[name] = digest
-    if len({name.casefold() for name in digests}) != len(resources):
-        raise ValueError("it lists a file twice")
+    check_distinct(resource["name"] for resource in resources)
     total = hashlib.sha256(b"".join(bytes.fromhex(digest) for digest in digests.values())).hexdigest()
     if subject["digest"]["sha256"] != total:
         raise ValueError("its total digest does not match")

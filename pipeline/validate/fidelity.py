@@ -147,7 +147,7 @@ def first_departing_layer(errors: Sequence[float] | None, activations: Activatio
 
 
 def added_noise_check(comparison: Comparison, standard: Standard, hint: str) -> Check | None:
-    """Rounding activations costs what the model of it says it costs, and not more; None where nothing is rounded.
+    """Rounding activations and cache costs what the model of it says, and not more; None where neither is rounded.
 
     Two programs that round are each as far from the float reference as rounding makes them. An artifact that is farther
     has another fault besides.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..contracts import Activations, Recipe
+from ..contracts import Activations, KvCache, Recipe
 from ..errors import UsageError
 
 
@@ -18,15 +18,17 @@ class Gate:
     top1: float
 
 
-def fidelity_gate(activations: Activations, noise: Mapping[str, float]) -> Gate:
+def fidelity_gate(activations: Activations, noise: Mapping[str, float], kv_cache: KvCache = "float") -> Gate:
     """Artifact against the quantized reference.
 
     `noise` is how far the reference is from itself when last bits differ (`expect`). Where activations are
     rounded to int8, last-bit differences grow layer by layer, and no two programs agree better than that: the gate is
-    0.02 nats, or 1.25 times the noise where that is more.
+    0.02 nats, or 1.25 times the noise where that is more. A cache rounded to int8 amplifies them too, though less.
     """
     if activations == "int8-dynamic":
         return Gate(kl_nats=max(0.02, 1.25 * noise["kl_nats"]), top1=min(0.90, noise["top1"] - 0.05))
+    if kv_cache == "int8":
+        return Gate(kl_nats=max(1e-3, 1.25 * noise["kl_nats"]), top1=min(0.99, noise["top1"] - 0.01))
     return Gate(kl_nats=1e-3, top1=0.99)
 
 
@@ -65,7 +67,7 @@ def quality_gate(recipe: Recipe) -> Gate:
 
     Raises UsageError for a recipe without a gate.
     """
-    known = QUALITY_GATES.get(recipe.name) or (QUALITY_GATES["int4-small"] if recipe.rounding == "gptq" else None)
+    known = QUALITY_GATES.get(recipe.name) or (QUALITY_GATES["int4-small"] if recipe.asymmetric else None)
     if known is None:
         raise UsageError(f"recipe {recipe.name!r} has no quality gate.", f"Recipes: {', '.join(QUALITY_GATES)}.")
     return known if recipe.loss_limit_nats is None else Gate(kl_nats=recipe.loss_limit_nats, top1=known.top1)

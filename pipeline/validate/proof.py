@@ -49,7 +49,7 @@ def _prove_fidelity(
         prefill = compare_prefill(runtime, standard, lambda f: progress(0.55 + 0.2 * f, "prefill, in chunks"))
         errors = key_errors(runtime, standard)
     hint = first_departing_layer(errors, exported.activations)
-    gate = fidelity_gate(exported.activations, standard.quality["noise"])
+    gate = fidelity_gate(exported.activations, standard.quality["noise"], exported.kv_cache)
     figures["fidelity"] = {
         "decode": comparison_figures(decode),
         "prefill": comparison_figures(prefill),

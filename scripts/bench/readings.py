@@ -22,7 +22,7 @@ from workspace import (
     Workspace,
 )
 
-ROUNDS = 3
+ROUNDS = 7
 RUNS = 3
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kobako.pipeline.contracts import Activations, Exported, ExportOptions, Progress, Quantized, Recipe
+from kobako.pipeline.contracts import Activations, Exported, ExportOptions, KvCache, Progress, Quantized, Recipe
 from kobako.pipeline.embeddings import table_path
-from kobako.pipeline.protocols import EncoderRuntime, Engine, Runtime, Seq2SeqSteps, StoredWeight
+from kobako.pipeline.protocols import EncoderRuntime, Engine, KvCost, Runtime, Seq2SeqSteps, StoredWeight
 
 PACKAGE = "model.mlpackage"
 
@@ -20,6 +20,7 @@ class CoreML:
     title = "Core ML"
     vendor_modules: tuple[str, ...] = ("coremltools",)
     recipes: tuple[str, ...] = ("float16", "int8", "int4", "int4-small", "int4-nearest")
+    kv_caches: Mapping[KvCache, KvCost] = {"float": KvCost(value_bytes=2)}
     suffixes: tuple[str, ...] = (".mlpackage",)
     relative_cost = 3.0
 

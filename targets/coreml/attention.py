@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from kobako.pipeline.reference.structure import attention_options
+from kobako.pipeline.reference.structure import LayerCache, attention_options
 from torch import nn
 from torch.nn import functional
 from transformers import AttentionInterface
@@ -25,13 +25,12 @@ class Sizes:
     """What the graph's static shapes are made of.
 
     Attributes:
-        caches: key/value heads H and their dimension D of each layer that has a cache.
+        caches: heads and dimensions of each layer that has a cache.
         slots: S of every cache.
         per_layer: layers and width of the per-layer inputs, or None when the model takes none.
     """
 
-    query_heads: int
-    caches: tuple[tuple[int, int], ...]
+    caches: tuple[LayerCache, ...]
     slots: int
     vocabulary: int
     per_layer: tuple[int, int] | None = None
@@ -87,7 +86,7 @@ def folded_attention(masks: Callable[[], Masks]) -> Any:
             output = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         else:
             output = capped(query, key, value, mask, options.softcap)
-        return output.reshape(1, heads * groups, chunk, dim).transpose(1, 2), None
+        return output.reshape(1, heads * groups, chunk, -1).transpose(1, 2), None
 
     return attention
 

@@ -158,8 +158,8 @@ class StatefulModel(nn.Module):
         self.model, self.table, self.names, self.sizes = model, table, names, sizes
         self.chunk = 1
         model.get_output_embeddings().register_forward_pre_hook(self.chosen)
-        for layer, (heads, dim) in enumerate(sizes.caches):
-            for kind in "kv":
+        for layer, (heads, *dims) in enumerate(sizes.caches):
+            for kind, dim in zip("kv", dims, strict=True):
                 self.register_buffer(f"{kind}_cache_{layer}", torch.zeros(1, heads, sizes.slots, dim))
 
     def chosen(self, _head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -213,9 +213,8 @@ def fill(model: nn.Module, quantized: Quantized) -> dict[str, tuple[int, ...]]:
 
 def sizes_of(config: Any, slots: int, table: Table | None = None) -> Sizes:
     """The static sizes of a config's graph with S = `slots`, per-layer inputs from `table`."""
-    sizes = cache_sizes(config)
     return Sizes(
-        query_heads=sizes.query_heads, caches=sizes.caches, slots=slots, vocabulary=config.vocab_size,
+        caches=cache_sizes(config), slots=slots, vocabulary=config.vocab_size,
         per_layer=None if table is None else (table.layout.layers, table.layout.width),
     )  # fmt: skip
 

@@ -147,7 +147,7 @@ def matrix_types(shapes: Mapping[str, tuple[int, ...]]) -> list[Any]:
 
 
 def state_types(model: StatefulModel) -> list[Any]:
-    """One K and one V state per layer, ``[1, H, S, D]`` float16."""
+    """One K and one V state per layer, ``[1, H, S, D]`` float16, each with its own D."""
     import coremltools as ct
 
     return [
@@ -155,8 +155,8 @@ def state_types(model: StatefulModel) -> list[Any]:
             wrapped_type=ct.TensorType(shape=(1, heads, model.sizes.slots, dim), dtype=numpy_half()),
             name=f"{kind}_cache_{layer}",
         )
-        for layer, (heads, dim) in enumerate(model.sizes.caches)
-        for kind in "kv"
+        for layer, (heads, *dims) in enumerate(model.sizes.caches)
+        for kind, dim in zip("kv", dims, strict=True)
     ]
 
 

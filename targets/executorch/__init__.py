@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kobako.pipeline.contracts import Activations, Exported, ExportOptions, Progress, Quantized, Recipe
-from kobako.pipeline.protocols import EncoderRuntime, Engine, Runtime, Seq2SeqSteps, StoredWeight
+from kobako.pipeline.contracts import Activations, Exported, ExportOptions, KvCache, Progress, Quantized, Recipe
+from kobako.pipeline.protocols import EncoderRuntime, Engine, KvCost, Runtime, Seq2SeqSteps, StoredWeight
 
 
 class ExecuTorch:
@@ -17,6 +17,10 @@ class ExecuTorch:
     title = "ExecuTorch"
     vendor_modules: tuple[str, ...] = ("executorch", "torchao")
     recipes: tuple[str, ...] = ("float16", "int8", "int4", "int4-small", "int4-nearest")
+    kv_caches: Mapping[KvCache, KvCost] = {
+        "float": KvCost(value_bytes=4),
+        "int8": KvCost(value_bytes=1, vector_bytes=8),
+    }
     suffixes: tuple[str, ...] = (".pte",)
     relative_cost = 2.0
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from kobako.pipeline import families
-from kobako.pipeline.contracts import Quantized
+from kobako.pipeline.contracts import ExportOptions, KvCache, Quantized
 from kobako.pipeline.reference.eager import empty_model, load_config, open_table_of, set_parameter
 from kobako.pipeline.reference.structure import embedding_scale, is_rotary
 from kobako.pipeline.weights import QuantizedTensor, open_weights
@@ -22,10 +22,10 @@ from .modules import (
     GroupedEmbedding,
     HalfEmbedding,
     HalfLinear,
-    Position,
     RotaryTable,
     attention_function,
 )
+from .position import Position
 from .rows import RowsEmbedding
 
 
@@ -48,7 +48,7 @@ def registered_attention(position: Position) -> Iterator[None]:
         del ALL_ATTENTION_FUNCTIONS[ATTENTION]
 
 
-def build_decoder(quantized: Quantized, context_tokens: int, position: Position) -> Decoder:
+def build_decoder(quantized: Quantized, position: Position, kv_cache: KvCache) -> Decoder:
     """The model with its linear layers, embedding and positions replaced by what the runtime will compute.
 
     Raises UnsupportedModel for rotary embeddings that depend on the length seen.
@@ -65,8 +65,8 @@ def build_decoder(quantized: Quantized, context_tokens: int, position: Position)
         model.set_submodule(outside.layout.parameter.removesuffix(".weight"), RowsEmbedding(outside))
     for path, module in list(model.named_modules()):
         if is_rotary(module):
-            model.set_submodule(path, RotaryTable(module, context_tokens, position))
-    return Decoder(model, context_tokens, position).eval()
+            model.set_submodule(path, RotaryTable(module, position))
+    return Decoder(model, position, kv_cache).eval()
 
 
 def install(model: nn.Module, name: str, value: Any, *, is_embedding: bool) -> None:
@@ -101,14 +101,14 @@ def export_decoder(decoder: Decoder) -> torch.export.ExportedProgram:
         return torch.export.export(decoder, example(), dynamic_shapes=dynamic(decoder.context_tokens), strict=False)
 
 
-def trace(quantized: Quantized, context_tokens: int, *, probe: bool = False) -> torch.export.ExportedProgram:
+def trace(quantized: Quantized, options: ExportOptions, *, probe: bool = False) -> torch.export.ExportedProgram:
     """The exported program of a quantized model; with `probe`, hidden states are outputs too.
 
     Raises UnsupportedModel.
     """
     register_operators()
-    position = Position()
+    position = Position(options.context_tokens)
     with registered_attention(position):
-        decoder = build_decoder(quantized, context_tokens, position)
+        decoder = build_decoder(quantized, position, options.kv_cache)
         decoder.probe = probe
         return export_decoder(decoder)

@@ -46,6 +46,7 @@ def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Pr
         files=(MODEL_FILE, *TOKENIZER_FILES),
         activations=activations(quantized.recipe),
         context_tokens=options.context_tokens,
+        kv_cache=options.kv_cache,
         details=details,
     )
 
@@ -69,7 +70,7 @@ def write_model(
     context, aliases = options.context_tokens, tied_head(quantized)
     with quiet_collector():
         progress(0.0, "tracing the model")
-        flat = flatten(trace(quantized, context, probe=probe))
+        flat = flatten(trace(quantized, options, probe=probe))
         functionalize(flat)
         simplify(flat)
         steps = split(flat)
@@ -163,7 +164,7 @@ def metadata(quantized: Quantized, options: ExportOptions, config: Mapping[str, 
         "get_eos_ids": stops,
         "get_bos_id": stops[0] if bos is None else int(bos),
         "get_vocab_size": int(config["vocab_size"]),
-        "get_n_layers": cache_sizes(load_config(quantized.directory)).layers,
+        "get_n_layers": len(cache_sizes(load_config(quantized.directory))),
         "use_kv_cache": True,
         "enable_dynamic_shape": True,
         "use_sdpa_with_kv_cache": True,

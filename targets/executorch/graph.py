@@ -129,8 +129,12 @@ VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default, ate
 
 
 def fix_views(flat: Flat, node: fx.Node) -> None:
-    """Give every view the shape it has, with -1 for its one symbolic dimension."""
-    if node.target not in VIEWS:
+    """Give every view the shape it has, with -1 for its one symbolic dimension.
+
+    A reshaped part of a tensor stays what it is: its rows do not lie together, so that it is a copy and no view.
+    """
+    source: Any = node.args[0] if node.target in VIEWS else None
+    if source is None or (node.target == aten.reshape.default and source.target == aten.slice.Tensor):
         return
     shape = [dim if isinstance(dim, int) else -1 for dim in node.meta["val"].shape]
     if shape.count(-1) <= 1:

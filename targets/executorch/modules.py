@@ -13,13 +13,15 @@ from typing import Any
 
 import torch
 from kobako.pipeline import families
+from kobako.pipeline.contracts import KvCache
 from kobako.pipeline.reference.structure import attention_options, cache_sizes, rotary_tables
 from kobako.pipeline.weights import QuantizedTensor, Shifts
 from torch import nn
-from transformers.cache_utils import Cache
+
+from .cache import CACHES, buffers
+from .position import Position
 
 ATTENTION = "kobako_executorch"
-MASKED = -1e30  # not -inf: attention goes block by block, and a block of nothing but -inf gives NaN
 
 
 class DynamicLinear(nn.Module):
@@ -180,36 +182,12 @@ class HalfEmbedding(nn.Module):
         return rows if self.scale == 1.0 else rows * self.scale
 
 
-class Position:
-    """Where the tokens being traced begin: a symbolic integer, shared by cache, attention and position table.
-
-    Masks of sliding windows depend on nothing else: each is made once a call, whatever number of layers uses it.
-    """
-
-    def __init__(self) -> None:
-        self.start: Any = 0
-        self.masks: dict[int, torch.Tensor] = {}
-
-    def begin(self, start: Any) -> None:
-        """A new call, whose first token is at `start`."""
-        self.start, self.masks = start, {}
-
-    def mask(self, tokens: int, slots: int, window: int) -> torch.Tensor:
-        """Added to scores, float32 ``[S, C]``: 0 for the last `window` slots up to each token's own, else MASKED."""
-        if window not in self.masks:
-            own = torch.arange(tokens)[:, None] + self.start
-            slot = torch.arange(slots)[None]
-            seen = (slot <= own) & (slot > own - window)
-            self.masks[window] = torch.where(seen, 0.0, MASKED)
-        return self.masks[window]
-
-
 class RotaryTable(nn.Module):
     """Cosines and sines of every position, computed once by the model's own rotary embedding."""
 
-    def __init__(self, rotary: Any, context_tokens: int, position: Position) -> None:
+    def __init__(self, rotary: Any, position: Position) -> None:
         super().__init__()
-        for kind, (cos, sin) in rotary_tables(rotary, context_tokens).items():
+        for kind, (cos, sin) in rotary_tables(rotary, position.slots).items():
             self.register_buffer(f"cos{kind}", cos)
             self.register_buffer(f"sin{kind}", sin)
         self.position = position
@@ -223,27 +201,6 @@ class RotaryTable(nn.Module):
         return cos.narrow(1, start, length), sin.narrow(1, start, length)
 
 
-class StaticCache(Cache):
-    """Keys and values in buffers ``[1, C, H, D]`` that ``llama.update_cache`` writes in place."""
-
-    def __init__(self, keys: list[torch.Tensor], values: list[torch.Tensor], position: Position) -> None:
-        self.layers: list[Any] = []  # transformers asks them for mask shapes; full attention needs no mask
-        self.keys, self.values, self.position = keys, values, position
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_args: object, **_kwargs: object
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write ``[1, H, S, D]`` at the current position; the whole buffers come back."""
-        write = torch.ops.llama.update_cache
-        write(key_states.transpose(1, 2), self.keys[layer_idx], self.position.start)
-        write(value_states.transpose(1, 2), self.values[layer_idx], self.position.start)
-        return self.keys[layer_idx], self.values[layer_idx]
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Always 0: positions come from outside."""
-        return 0
-
-
 def attention_function(position: Position) -> Callable[..., tuple[torch.Tensor, None]]:
     """A function for transformers' AttentionInterface that calls ExecuTorch's fused causal attention.
 
@@ -253,15 +210,17 @@ def attention_function(position: Position) -> Callable[..., tuple[torch.Tensor, 
     def attend(
         module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _mask: object, **named: Any
     ) -> tuple[torch.Tensor, None]:
-        slots, tokens = key.shape[1], query.shape[2]
-        options = attention_options(module, named, query.shape[-1], slots)
+        filled, tokens = key.shape[1], query.shape[2]
+        depth = getattr(module, "v_head_dim", query.shape[-1])
+        options = attention_options(module, named, query.shape[-1], position.slots)
         if options.softcap is not None:
-            mask = position.mask(tokens, slots, options.window or slots)
+            mask = position.mask(tokens, filled, options.window)
             return capped(query * options.scaling, key, value, mask, options.softcap), None
-        narrowed = None if options.window is None else position.mask(tokens, slots, options.window)
+        narrowed = None if options.window is None else position.mask(tokens, filled, options.window)
         swapped, start = query.transpose(1, 2), position.start
         sdpa = torch.ops.llama.custom_sdpa
-        return sdpa(swapped, key, value, start, narrowed, 0.0, narrowed is None, options.scaling), None
+        output = sdpa(swapped, key, value, start, narrowed, 0.0, narrowed is None, options.scaling)
+        return output if depth == output.shape[-1] else output[..., :depth], None
 
     return attend
 
@@ -280,29 +239,23 @@ def capped(
 class Decoder(nn.Module):
     """``(tokens int64 [1, S], start_pos int64 [1])`` → logits ``[1, V]`` of the last token."""
 
-    def __init__(self, model: Any, context_tokens: int, position: Position) -> None:
+    def __init__(self, model: Any, position: Position, kv_cache: KvCache) -> None:
         super().__init__()
         self.model = model
-        self.context_tokens = context_tokens
+        self.context_tokens = position.slots
         self.position = position
         self.probe = False
-        sizes = cache_sizes(model.config)
-        self.layers = sizes.layers
+        self.kv_cache = kv_cache
         model.get_output_embeddings().register_forward_pre_hook(last_token)
-        for layer, (heads, dim) in enumerate(sizes.caches):
-            self.register_buffer(f"keys_{layer}", torch.zeros(1, context_tokens, heads, dim))
-            self.register_buffer(f"values_{layer}", torch.zeros(1, context_tokens, heads, dim))
+        for name, value in buffers(cache_sizes(model.config), position.slots, kv_cache):
+            self.register_buffer(name, value)
 
     def forward(self, tokens: torch.Tensor, start_pos: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         start = start_pos[0].item()
         torch._check(start >= 0)
         torch._check(start + tokens.shape[1] <= self.context_tokens)
         self.position.begin(start)
-        cache = StaticCache(
-            [self.get_buffer(f"keys_{layer}") for layer in range(self.layers)],
-            [self.get_buffer(f"values_{layer}") for layer in range(self.layers)],
-            self.position,
-        )
+        cache = CACHES[self.kv_cache](self.get_buffer, self.position)
         states: list[torch.Tensor] = []
         hooks = self.watch(states) if self.probe else []
         logits = self.model(

@@ -12,7 +12,7 @@ from torch import fx
 from .graph import Flat, aten
 
 VIEW = aten.view.default
-QUANTIZERS = tuple(
+_, ROUND, EXPAND, STORED = QUANTIZERS = tuple(
     f"quantized_decomposed.{name}"
     for name in ("choose_qparams_per_token", "quantize_per_token", "dequantize_per_token", "dequantize_per_channel")
 )
@@ -42,7 +42,7 @@ def is_delegable(node: fx.Node, also: tuple[Any, ...] = ()) -> bool:
     if node.target is operator.getitem:
         return is_delegable(args[0], also)
     if node.op != "call_function" or str(node.target).startswith(QUANTIZERS):
-        return node.op == "call_function"
+        return node.op == "call_function" and rounds_in_place(node)
     if not is_float(node.meta["val"]):
         return False
     if node.target == aten.pow.Tensor_Scalar:
@@ -51,6 +51,19 @@ def is_delegable(node: fx.Node, also: tuple[Any, ...] = ()) -> bool:
         return all(isinstance(dim, int) for dim in args[1])
     plain = node.target in PLAIN or (node.target in WITHOUT_OPTIONS and not node.kwargs)
     return plain or (node.target in also and is_spelled_attention(node))
+
+
+def rounds_in_place(node: fx.Node) -> bool:
+    """Whether a quantizer belongs to a linear layer: XNNPACK has none for what goes into the KV cache or comes out."""
+    name = str(node.target)
+    if name.startswith(STORED):
+        return True
+    if name.startswith(EXPAND):
+        source: Any = node.args[0]
+        return str(source.target).startswith(ROUND)
+    users = [user for user in node.users if user.target is not operator.getitem]
+    users += [user for item in node.users if item.target is operator.getitem for user in item.users]
+    return all(str(user.target).startswith(QUANTIZERS) and rounds_in_place(user) for user in users)
 
 
 def is_float(value: Any) -> bool:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kobako.pipeline.contracts import Activations, Exported, ExportOptions, Progress, Quantized, Recipe
-from kobako.pipeline.protocols import EncoderRuntime, Engine, Runtime, Seq2SeqSteps, StoredWeight
+from kobako.pipeline.contracts import Activations, Exported, ExportOptions, KvCache, Progress, Quantized, Recipe
+from kobako.pipeline.protocols import EncoderRuntime, Engine, KvCost, Runtime, Seq2SeqSteps, StoredWeight
 
 MODEL_FILE = "model.tflite"
 CONTAINER_FILE = "model.litertlm"
@@ -20,6 +20,7 @@ class LiteRT:
     title = "LiteRT"
     vendor_modules: tuple[str, ...] = ("litert_torch", "ai_edge_litert", "litert_lm", "litert_lm_builder")
     recipes: tuple[str, ...] = ("float16", "int8", "int4", "int4-small", "int4-nearest")
+    kv_caches: Mapping[KvCache, KvCost] = {"float": KvCost(value_bytes=4)}
     suffixes: tuple[str, ...] = (".tflite", ".litertlm")
     relative_cost = 1.0
 

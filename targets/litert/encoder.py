@@ -144,8 +144,8 @@ class LiteRTEncoder:
         found = signatures(open_model(path))
         try:
             self._lengths = {int(one["inputs"][IDS]["shape"][1]): name for name, one in found.items()}
-            self._size = int(next(iter(found.values()))["outputs"][ANSWER]["shape"][-1])
-        except (KeyError, IndexError, StopIteration) as error:
+            self._sizes = {name: int(one["outputs"][ANSWER]["shape"][-1]) for name, one in found.items()}
+        except (KeyError, IndexError) as error:
             raise BadArtifact(
                 f"{path.name} has no signature of an encoder: {sorted(found)}.", "Build again."
             ) from error
@@ -162,7 +162,7 @@ class LiteRTEncoder:
             inputs[name].write(row)
         answer = self._model.create_output_buffer_by_name(signature, ANSWER)
         self._model.run_by_name(signature, inputs, {ANSWER: answer})
-        return np.asarray(answer.read(self._size, np.float32))
+        return np.asarray(answer.read(self._sizes[signature], np.float32))
 
     def close(self) -> None:
         """Give everything back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from kobako.pipeline.weights import open_weights
 from . import CONTAINER_FILE, MODEL_FILE, TARGET, trace
 from .container import LanguageModel, write_container
 from .flatbuffer import INLINE_LIMIT_BYTES, load_model, write_model
-from .replicate import replicate, shortened, uniform
+from .replicate import cut, replicate, uniform
 from .rewrite import rewrite
 
 SHARE_TRACING = 0.8
@@ -114,18 +115,22 @@ def graph(quantized: Quantized, options: ExportOptions, family: families.Family,
     config = load_config(quantized.directory)
     check(config, options)
     if uniform(config):
-        model = load_model(_trace(shortened(config), options, family, progress))
+        model = load_model(_trace(copy.deepcopy(config), options, family, progress, short=True))
         if replicate(model, config.num_hidden_layers, family.layers):
             return model
     return load_model(_trace(config, options, family, progress))
 
 
-def _trace(config: Any, options: ExportOptions, family: families.Family, progress: Progress) -> bytes:
+def _trace(
+    config: Any, options: ExportOptions, family: families.Family, progress: Progress, *, short: bool = False
+) -> bytes:
     from kobako.pipeline.reference.eager import empty_model
 
     positions = trace.Positions()
     trace.register_attention(positions)
     model = empty_model(config, trace.ATTENTION)
+    if short:
+        cut(model, family.layers)
     trace.tabulate(model, options.context_tokens)
     trace.mark_layers(model.get_submodule(family.layers))
     calls = (

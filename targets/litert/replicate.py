@@ -24,6 +24,8 @@ TRACED_LAYERS = 3
 def uniform(config: Any) -> bool:
     """Whether nothing in a config tells one layer from another."""
     layers = config.num_hidden_layers
+    if getattr(config, "is_heterogeneous", False):
+        return False
     per_layer = [value for value in vars(config).values() if isinstance(value, list | tuple) and len(value) == layers]
     return layers > TRACED_LAYERS and all(value[0] == one for value in per_layer for one in value)
 
@@ -31,11 +33,23 @@ def uniform(config: Any) -> bool:
 def shortened(config: Any) -> Any:
     """The config of the same model with TRACED_LAYERS layers."""
     short = copy.deepcopy(config)
-    for name, value in vars(config).items():
-        if isinstance(value, list | tuple) and len(value) == config.num_hidden_layers:
-            setattr(short, name, value[:TRACED_LAYERS])
-    short.num_hidden_layers = TRACED_LAYERS
+    shorten(short)
     return short
+
+
+def shorten(config: Any) -> None:
+    """The same, in place."""
+    layers = config.num_hidden_layers
+    for name, value in list(vars(config).items()):
+        if isinstance(value, list | tuple) and len(value) == layers:
+            setattr(config, name, value[:TRACED_LAYERS])
+    config.num_hidden_layers = TRACED_LAYERS
+
+
+def cut(model: Any, layers_path: str) -> None:
+    """Leave a model its first TRACED_LAYERS layers, made for the whole: MiniCPM3 scales by how many there are."""
+    del model.get_submodule(layers_path)[TRACED_LAYERS:]
+    shorten(model.config)
 
 
 def replicate(model: Any, layers: int, layers_path: str) -> bool:

@@ -104,7 +104,7 @@ def attention_function(positions: Positions) -> Any:
         if options.softcap is not None:
             scores = torch.tanh(scores / options.softcap) * options.softcap
         mixed = matmul(torch.softmax(scores + mask, dim=-1), value)
-        return mixed.reshape(1, heads, tokens, depth).transpose(1, 2), None
+        return mixed.reshape(1, heads, tokens, -1).transpose(1, 2), None
 
     return attention
 
@@ -193,7 +193,7 @@ def _step_class() -> type:
             self.positions.begin(input_pos)
             layers = [
                 _slots_class()(caches[key_name(i)], caches[value_name(i)], input_pos[:1])
-                for i in range(cache_sizes(model.config).layers)
+                for i in range(len(cache_sizes(model.config)))
             ]
             cache = Cache(layers=layers)
             named = {
@@ -215,9 +215,9 @@ def _step_class() -> type:
 def cache_shapes(config: Any, slots: int) -> dict[str, tuple[int, ...]]:
     """Shapes of all caches by name: keys ``[1, K, S, D]``, values ``[1, K, D, S]``."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for layer, (heads, dim) in enumerate(cache_sizes(config).caches):
-        shapes[key_name(layer)] = (1, heads, slots, dim)
-        shapes[value_name(layer)] = (1, heads, dim, slots)
+    for layer, (heads, key_dim, value_dim) in enumerate(cache_sizes(config)):
+        shapes[key_name(layer)] = (1, heads, slots, key_dim)
+        shapes[value_name(layer)] = (1, heads, value_dim, slots)
     return shapes
 
 

@@ -166,7 +166,7 @@ def test_our_delegates_equal_the_ordinary_lowering(tiny: Callable[..., Quantized
     from kobako.targets.executorch.runtime import load_module
 
     source = tiny(recipe, layers=1)
-    program = trace(source, CONTEXT)
+    program = trace(source, ExportOptions(context_tokens=CONTEXT))
     partitioners = [XnnpackDynamicallyQuantizedPartitioner(), XnnpackPartitioner()]
     edge = to_edge_transform_and_lower(program, partitioner=partitioners)
     path = tmp_path / "plain.pte"

@@ -285,5 +285,8 @@ def test_a_plan_is_made_of_the_text_part(tmp_path: Path) -> None:
     environment = {**os.environ, "KOBAKO_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    steps = {step["stage"]: step for step in json.loads(done.stdout)["steps"]}
+    plan = json.loads(done.stdout)
+    assert plan["left_out"] == ["images"]
+    assert plan["note"].startswith("Text only: what the original reads of images is left out.")
+    steps = {step["stage"]: step for step in plan["steps"]}
     assert steps["quantize"]["rss_bytes"] > 0

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
+import torch
 from kobako.pipeline import blocks
+from kobako.pipeline.calibrate import Call, Examples
 from kobako.pipeline.contracts import FloatArray, Quantized
 from kobako.pipeline.gptq import gptq
 from kobako.pipeline.smooth import block_scales_of
-from kobako.pipeline.weights import round_to_nearest
+from kobako.pipeline.tune import tune
+from kobako.pipeline.weights import QuantizedTensor, round_to_nearest
 
 pytestmark = pytest.mark.heavy
 GROUP = 32
@@ -104,8 +107,64 @@ def test_error_feedback_leaves_a_grid_as_it_is() -> None:
     assert np.abs(value.dequantize() - weight).max() < 0.5 * value.scales.max()
 
 
+class Gated(torch.nn.Module):
+    """A feed-forward layer with a residual stream, as decoders have them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.gate, self.up = (torch.nn.Linear(width, 2 * width, bias=False) for _ in range(2))
+        self.down = torch.nn.Linear(2 * width, width, bias=False)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return states + self.down(torch.nn.functional.silu(self.gate(states)) * self.up(states))
+
+
+def tuned(values: dict[str, FloatArray]) -> tuple[dict[str, QuantizedTensor], dict[str, QuantizedTensor], list[float]]:
+    """Codes before and after tuning, and the layer's error on other text before and after."""
+    layer = Gated(128)
+    states = [torch.from_numpy(correlated(96, 128)[None, start : start + 24]) for start in (0, 24, 48, 72)]
+    starts = {name: blocks.round_to_grid(value, blocks.fit(value, GROUP)) for name, value in values.items()}
+
+    def put(tensors: Mapping[str, FloatArray]) -> None:
+        for name, value in tensors.items():
+            layer.get_submodule(name).weight.copy_(torch.from_numpy(value))
+
+    def error() -> float:
+        return float((layer(unseen) - wanted).square().mean())
+
+    with torch.no_grad():
+        put(values)
+        said = [layer(one) for one in states]
+        unseen = torch.from_numpy(correlated(2048, 128)[1024:])
+        wanted = layer(unseen)
+        put({name: tensor.dequantize() for name, tensor in starts.items()})
+        errors = [error()]
+        found = tune(layer, Examples(states, said, [Call((), {})] * 4), values, starts)
+        put({name: tensor.dequantize() for name, tensor in found.items()})
+        return starts, found, [*errors, error()]
+
+
+def test_codes_tuned_together_make_the_layer_better() -> None:
+    random = np.random.default_rng(5)
+    shapes = {"gate": (256, 128), "up": (256, 128), "down": (128, 256)}
+    starts, found, (before, after) = tuned(
+        {name: random.normal(size=shape).astype(np.float32) * np.float32(0.05) for name, shape in shapes.items()}
+    )
+    assert after < 0.9 * before
+    for name, tensor in found.items():
+        assert np.abs(tensor.codes.astype(int) - starts[name].codes).max() == 1
+        assert np.array_equal(tensor.scales, starts[name].scales)
+
+
+def test_codes_that_are_right_already_are_left_alone() -> None:
+    shapes = {"gate": (256, 128), "up": (256, 128), "down": (128, 256)}
+    starts, found, _ = tuned({name: on_grid(*shape) for name, shape in shapes.items()})
+    for name, tensor in found.items():
+        assert np.array_equal(tensor.codes, starts[name].codes)
+
+
 def test_the_reference_computes_shifts_beside_the_symmetric_part(tiny: Callable[..., Quantized]) -> None:
-    import torch
     from kobako.pipeline.reference.eager import dynamic_int8_activations, quantized_model
     from kobako.pipeline.weights import open_weights
 
@@ -123,7 +182,6 @@ def test_the_reference_computes_shifts_beside_the_symmetric_part(tiny: Callable[
 
 def test_a_head_is_calibrated_on_every_token(tiny: Callable[..., Quantized]) -> None:
     """Of the last tokens alone its moments would be of a rank that says little."""
-    import torch
     from kobako.pipeline.calibrate import input_moments
     from kobako.pipeline.reference.eager import quantized_model
 

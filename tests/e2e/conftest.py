@@ -60,6 +60,17 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gemma 3 270M, a translator, in int8 for all three targets. Tests must not change it."""
+    out = tmp_path_factory.mktemp("gemma") / "package"
+    shown = call_kobako(
+        "build", "gemma-3-270m", "--recipe", "int8", "--task", "translate", "--no-measure", "--out", out, "--json"
+    )
+    assert shown.code == 0, shown.err[-4000:]
+    return out
+
+
 @pytest.fixture
 def copy(built: Path, tmp_path: Path) -> Path:
     """A copy of the package that a test may damage."""

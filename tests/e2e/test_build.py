@@ -65,6 +65,13 @@ def test_every_artifact_summarizes(built: Path, kobako: Call, target: str) -> No
     assert "tok/s" in shown.err
 
 
+def test_a_set_leads_a_task_to_its_package(built: Path, kobako: Call, tmp_path: Path) -> None:
+    made = kobako("set", "make", tmp_path / "set", "--task", f"summarize={built}")
+    assert made.code == 0, made.err
+    asked = ("--target", "litert", "--task", "summarize", "--max-tokens", "12", "--json", PARAGRAPH)
+    assert kobako("run", tmp_path / "set", *asked).json["text"] == kobako("run", built, *asked).json["text"]
+
+
 def test_the_package_proves_itself_again_without_cache_or_model(built: Path, kobako: Call, tmp_path: Path) -> None:
     shown = kobako(
         "validate", built, "--target", "litert", "--target", "executorch", "--json", "--junit", tmp_path / "j.xml",

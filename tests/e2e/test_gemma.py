@@ -14,17 +14,6 @@ pytestmark = [pytest.mark.heavy, pytest.mark.real, pytest.mark.long]
 TARGETS = ("coreml", "executorch", "litert")
 
 
-@pytest.fixture(scope="module")
-def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package for all three targets. Tests must not change it."""
-    out = tmp_path_factory.mktemp("gemma") / "package"
-    shown = call_kobako(
-        "build", "gemma-3-270m", "--recipe", "int8", "--task", "translate", "--no-measure", "--out", out, "--json"
-    )
-    assert shown.code == 0, shown.err[-4000:]
-    return out
-
-
 def test_every_target_is_proven_and_the_licence_travels(gemma: Path) -> None:
     manifest: dict[str, Any] = json.loads((gemma / "kobako.json").read_text())
     assert manifest["proven"] is True

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.faults.ground import (
+    BAD_ARTIFACT,
     NOT_ENOUGH_DISK,
     OUTPUT_ERROR,
     Ground,
@@ -120,34 +124,94 @@ def read_only(ground: Ground) -> Row:
 
 
 def case_insensitive(ground: Ground) -> Row:
-    """FAT, where README and readme are one file, and where there are no hard links."""
-    row = Row("case-insensitive file system (FAT)")
-    image, disk = ground.home / "fat.img", ground.home / "fat"
-    disk.mkdir(exist_ok=True)
-    with image.open("wb") as file:
-        file.truncate(200_000_000)
-    made = shutil.which("mkfs.vfat") and not run(["mkfs.vfat", str(image)]).returncode
-    if not made or run(["mount", "-o", "loop", str(image), str(disk)]).returncode:
-        row.note = "skipped: no FAT file system can be mounted here"
-        return row
-    try:
-        key = ground.signer.public
+    """A disk where README and readme are one file, and where there are neither hard nor symbolic links."""
+    row, key = Row("case-insensitive file system"), ground.signer.public
+    with insensitive_disk(ground.home) as (disk, kind):
+        row.fault += f" ({kind})"
         for command in (
             ground.kobako("publish", ground.package, disk / "site", "--key", key),
             ground.kobako("pull", disk / "site", "--out", disk / "package", "--key", key),
             ground.kobako("pull", disk / "site", "--out", disk / "package", "--key", key, "--target", "litert"),
-            ground.built.command(disk / "built"),
+            ground.kobako("verify", disk / "package", "--key", key),
         ):
-            done = run(command, KOBAKO_CACHE=str(ground.built.cache))
+            done = run(command)
             row.tried += 1
             row.survived += done.returncode == 0
             row.expect(done.returncode == 0, f"{command[3]}: {done.stderr[-300:]}")
-        row.expect(essence(disk / "built") == essence(ground.built.package), "a build there differs")
-        verified = run(ground.kobako("verify", disk / "package", "--key", key))
-        row.expect(verified.returncode == 0, f"verify: {verified.stderr[-300:]}")
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
+        _doubles(ground, row, disk)
     return row
+
+
+def case_insensitive_build(ground: Ground) -> Row:
+    """A build with its cache and its package there."""
+    row, built = Row("a build on a case-insensitive file system"), ground.built
+    with insensitive_disk(ground.home) as (disk, kind):
+        row.fault += f" ({kind})"
+        done = run(built.command(disk / "built"), KOBAKO_CACHE=str(disk / "cache"))
+        row.tried += 1
+        row.survived += done.returncode == 0
+        row.expect(done.returncode == 0, f"exit {done.returncode}: {done.stderr[-300:]}")
+        row.expect(essence(disk / "built") == essence(built.package), "a build there differs")
+    return row
+
+
+def _doubles(ground: Ground, row: Row, disk: Path) -> None:
+    """An index that lists names which are one file there is refused before anything is written."""
+    index = disk / "site" / "index.json"
+    data = json.loads(index.read_text())
+    files = data["versions"][data["latest"]]["files"]
+    for number, change in enumerate((str.upper, str.title)):
+        data["versions"][data["latest"]]["files"] = [*files, files[0] | {"path": change(files[0]["path"])}]
+        index.write_text(json.dumps(data))
+        out = disk / f"doubles-{number}"
+        done = run(ground.kobako("pull", disk / "site", "--out", out, "--key", ground.signer.public))
+        row.tried += 1
+        row.refused += done.returncode == BAD_ARTIFACT
+        row.expect(done.returncode == BAD_ARTIFACT and not out.exists(), f"names in capitals: {done.stderr[-300:]}")
+
+
+INSENSITIVE = (
+    ("FAT", "mkfs.vfat", "mount -t vfat"),
+    ("exFAT", "mkfs.exfat", "mount -t exfat"),
+    ("exFAT through FUSE", "mkfs.exfat", "mount.exfat-fuse"),
+)
+"""A kind, what makes it, and what mounts it; the last are Debian's exfatprogs and exfat-fuse."""
+
+
+@contextmanager
+def insensitive_disk(home: Path) -> Iterator[tuple[Path, str]]:
+    """A real file system that does not tell capitals apart, and its kind. Raises PermissionError without any."""
+    disk = home / "insensitive"
+    disk.mkdir(exist_ok=True)
+    image = home / "insensitive.img"
+    tried = ((kind, _mounted(image, disk, make, mount)) for kind, make, mount in INSENSITIVE)
+    kind, loop = next(((kind, loop) for kind, loop in tried if loop), ("", ""))
+    if not loop:
+        raise PermissionError("no case-insensitive file system can be mounted here")
+    try:
+        (disk / "Case").write_text("one")
+        if not (disk / "cASE").exists():
+            raise PermissionError(f"{kind} tells capitals apart here")
+        yield disk, kind
+    finally:
+        run(["umount", "-l", str(disk)])
+        run(["losetup", "--detach", loop])
+
+
+def _mounted(image: Path, disk: Path, make: str, mount: str) -> str:
+    """The loop device of a new file system, mounted at `disk`; empty when that cannot be done."""
+    programs = (make, mount.split(maxsplit=1)[0], "losetup")
+    if os.geteuid() != 0 or not all(shutil.which(program) for program in programs):
+        return ""
+    with image.open("wb") as file:
+        file.truncate(400_000_000)
+    if run([make, str(image)]).returncode:
+        return ""
+    loop = run(["losetup", "--find", "--show", str(image)]).stdout.strip()
+    if loop and run([*mount.split(), loop, str(disk)]).returncode:
+        run(["losetup", "--detach", loop])
+        return ""
+    return loop
 
 
 def clocks(ground: Ground) -> Row:

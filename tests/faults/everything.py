@@ -33,6 +33,7 @@ def scenarios(ground: Ground, scale: int) -> dict[str, Scenario]:
         "disk-roads": lambda: disks.roads(ground, points),
         "read-only": lambda: disks.read_only(ground),
         "case": lambda: disks.case_insensitive(ground),
+        "case-build": lambda: disks.case_insensitive_build(ground),
         "clocks": lambda: disks.clocks(ground),
     }
     for count in (2, 8):
@@ -69,7 +70,7 @@ def main() -> int:
             try:
                 made = known[name]()
             except PermissionError as error:
-                made = Row("skipped", note=str(error))
+                made = Row(name, note=f"skipped: {error}")
             found = made if isinstance(made, list) else [made]
             each = (time.monotonic() - started) / max(len(found), 1)
             for row in found:

@@ -20,7 +20,7 @@ from kobako.pipeline.verify import Verified, check_contents
 from tests.conftest import TinyBuild, make_tiny_build
 from tests.unit.roads.packages import Signer, make_package, noise
 
-NOT_ENOUGH_DISK, OUTPUT_ERROR = 11, 12
+NOT_ENOUGH_DISK, OUTPUT_ERROR, BAD_ARTIFACT = 11, 12, 15
 
 
 @dataclass

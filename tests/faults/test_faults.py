@@ -65,6 +65,7 @@ def test_places_that_cannot_be_written(ground: Ground) -> None:
 def test_dates_and_names(ground: Ground) -> None:
     check(disks.clocks(ground))
     needs_mounts(disks.case_insensitive, ground)
+    needs_mounts(disks.case_insensitive_build, ground)
 
 
 def test_crowds(ground: Ground) -> None:

@@ -1,46 +1,21 @@
 """What strangers may hand to kobako, damaged in every way we can think of: one Subject for each kind.
 
-A subject's `check` takes one case and returns whether it was accepted. Refusing is a KobakoError; anything else that is
-raised is a bug, as is accepting something that breaks a promise. The suite runs a few cases of each, ``scripts/fuzz``
-many.
+The suite runs a few cases of each, ``scripts/fuzz`` many. What comes with a model stands in `hostile_models`.
 """
 
 from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gguf_files import byte_level_fields, sentencepiece_fields, write_gguf
+from hostile_models import subjects as of_models
 from hypothesis import strategies as st
-from kobako.pipeline.errors import KobakoError
 from mutation import NASTY_TEXT, byte_plans, damaged_bytes, damaged_json, json_plans, to_bytes
-from tiny_package import write_package
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One kind of input: how cases are made, and what is done with one.
-
-    `seeds`: valid examples where a case is bytes, for ``scripts/fuzz --coverage``; none where it is not.
-    """
-
-    name: str
-    cases: st.SearchStrategy[Any]
-    check: Callable[[Any], bool]
-    seeds: tuple[bytes, ...] = ()
-
-
-def refused(act: Callable[[], Any]) -> bool:
-    """Run `act`; whether it refused in the way it should."""
-    try:
-        act()
-    except KobakoError:
-        return True
-    return False
+from subjects import Subject, refused
+from tiny_package import kept_packages, write_package
 
 
 def subjects(home: Path) -> list[Subject]:
@@ -48,7 +23,8 @@ def subjects(home: Path) -> list[Subject]:
     package = write_package(home / "work", home / "toy-int8")
     return [
         names(),
-        manifests(home / "manifest", package),
+        manifests(home / "manifest", kept_packages(home / "kept-work", home / "kept")),
+        package_sets(home / "set"),
         signatures(home / "keys", package),
         certificates(),
         statements(),
@@ -59,6 +35,7 @@ def subjects(home: Path) -> list[Subject]:
         tokenizers(home / "tokenizers", package),
         templates(),
         archives(home / "archives"),
+        *of_models(home),
     ]
 
 
@@ -87,17 +64,18 @@ def names() -> Subject:
     return Subject("names of files", cases, check)
 
 
-def manifests(home: Path, package: Path) -> Subject:
-    """``kobako.json``: read as `run`, `validate` and `pull` read it."""
+def manifests(home: Path, packages: list[Path]) -> Subject:
+    """``kobako.json`` of decoders and encoders: read as `run`, `validate` and `pull` read it."""
     from kobako.pipeline.codec import from_json
     from kobako.pipeline.contracts import Recipe, Task
-    from kobako.pipeline.manifest import all_files, exported_of, read_manifest
+    from kobako.pipeline.heads import Head
+    from kobako.pipeline.manifest import all_files, exported_of, needed_files, read_manifest
 
     home.mkdir()
-    valid = json.loads((package / "kobako.json").read_text())
-    text = (package / "kobako.json").read_bytes()
-    by_bytes = byte_plans.map(lambda plan: damaged_bytes(text, plan))
-    by_node = json_plans.map(lambda plan: to_bytes(damaged_json(valid, plan)))
+    texts = [(package / "kobako.json").read_bytes() for package in packages]
+    some = st.sampled_from(texts)
+    by_bytes = st.builds(damaged_bytes, some, byte_plans)
+    by_node = st.builds(lambda text, plan: to_bytes(damaged_json(json.loads(text), plan)), some, json_plans)
 
     def check(data: bytes) -> bool:
         (home / "kobako.json").write_bytes(data)
@@ -108,13 +86,48 @@ def manifests(home: Path, package: Path) -> Subject:
                 assert (home / entry["path"]).resolve().is_relative_to(home.resolve())
             for target in manifest["targets"]:
                 exported_of(home, manifest, target)
+                needed_files(manifest, [target])
             from_json(manifest["recipe"], Recipe)
+            if manifest.get("kind") == "encoder":
+                from_json(manifest["head"], Head)
             for task in manifest["tasks"]:
                 from_json(task, Task)
 
         return not refused(act)
 
-    return Subject("manifests", st.one_of(by_bytes, by_node, st.binary(max_size=64)), check, (text,))
+    return Subject("manifests", st.one_of(by_bytes, by_node, st.binary(max_size=64)), check, tuple(texts))
+
+
+def package_sets(home: Path) -> Subject:
+    """``kobako-set.json``: read, and asked for a task, as `run`, `verify` and `pull` do."""
+    from kobako.pipeline.sets.table import Member, PackageSet, Route, document, read_set
+
+    home.mkdir()
+    members = [
+        Member(name=name, where=where, manifest_sha256="0" * 64)
+        for name, where in (("a", "a"), ("b", "deep/b"), ("c", "hf://me/c@v1"))
+    ]
+    routes = (Route(task="translate", member="a", source="en", to="fr"), Route(task="chat", member="c", domain="law"))
+    valid: Any = json.loads(json.dumps(document(PackageSet(name="set", members=tuple(members), routes=routes))))
+    text = to_bytes(valid)
+    by_bytes = byte_plans.map(lambda plan: damaged_bytes(text, plan))
+    by_node = json_plans.map(lambda plan: to_bytes(damaged_json(valid, plan)))
+
+    def check(data: bytes) -> bool:
+        (home / "kobako-set.json").write_bytes(data)
+
+        def act() -> None:
+            made = read_set(home)
+            for member in made.members:
+                assert (home / member.folder).resolve().is_relative_to(home.resolve())
+                assert (home / member.folder).resolve() != home.resolve()
+            for route in made.routes:
+                chosen = made.choose(route.task, source=route.source, to=route.to, domain=route.domain)
+                made.member(chosen.member)
+
+        return not refused(act)
+
+    return Subject("package sets", st.one_of(by_bytes, by_node, st.binary(max_size=64)), check, (text,))
 
 
 def signatures(home: Path, package: Path) -> Subject:

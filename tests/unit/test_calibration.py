@@ -33,8 +33,10 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> ShippedTokenizer:
 def test_kobakos_own_text_is_read_whole_and_as_chats(tokenizer: ShippedTokenizer) -> None:
     text = CALIBRATION_TEXT.read_text(encoding="utf-8")
     found = calibration_ids(tokenizer)
-    assert tokenizer.decode(found[0]) == text
-    assert len(found) == 1 + len(text.split("\n\n"))
+    windows, chats = found[: -len(text.split("\n\n"))], found[-len(text.split("\n\n")) :]
+    assert tokenizer.decode([one for ids in windows for one in ids]) == text
+    assert (2 * text.split("\n\n")[0]).startswith(tokenizer.decode(chats[0]))
+    assert max(len(ids) for ids in found) == calibration.WINDOW_TOKENS  # memory grows with the longest
 
 
 def test_a_users_text_is_read_in_windows(

@@ -55,8 +55,11 @@ def test_a_family_that_is_missing_makes_an_entry_unsupported_not_absent() -> Non
 
 
 def test_closed_models_say_why() -> None:
-    reason = catalogue.closed("gemini-nano")
-    assert reason is not None
-    assert "closed" in reason
-    assert "on-device API" in reason
+    for name in ("gemini-nano", "Gemini Nano", "google/gemini_nano", "Apple Intelligence", "apple-foundation-models"):
+        known = catalogue.closed(name)
+        assert known is not None
+        assert "closed" in known.reason
+        assert "on-device API" in known.reason
+        assert known.instead
+        assert all(catalogue.find(instead) for instead in known.instead)
     assert catalogue.closed("smollm2-135m") is None

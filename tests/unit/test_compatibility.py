@@ -7,50 +7,88 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kobako.pipeline.codec import from_json
 from kobako.pipeline.contracts import RECIPES, Recipe, Task
-from kobako.pipeline.errors import BadArtifact, IntegrityError
+from kobako.pipeline.embeddings import open_table, table_path
+from kobako.pipeline.encoder.standard import read_standard
+from kobako.pipeline.errors import BadArtifact, IntegrityError, Untrusted
+from kobako.pipeline.heads import Head
 from kobako.pipeline.manifest import SCHEMA_FILE, exported_of, read_manifest
+from kobako.pipeline.package import package
+from kobako.pipeline.signature.statement import Statement, encode_statement, parse_statement
 from kobako.pipeline.signature.trust import trust_key
 from kobako.pipeline.standard import from_golden
 from kobako.pipeline.tokens import ShippedTokenizer
-from kobako.pipeline.verify import verify
+from kobako.pipeline.verify import Verified, verify
 from kobako.pipeline.version import __version__
+from tiny_package import contents
 
 KEPT = Path(__file__).parent.parent / "fixtures" / "packages"
 RELEASES = sorted(path.name for path in KEPT.iterdir() if path.is_dir())
+PACKAGES = sorted(path.parent.relative_to(KEPT).as_posix() for path in KEPT.glob("*/*/kobako.json"))
 
 
 def test_this_version_is_kept() -> None:
     assert __version__ in RELEASES, "run scripts/keep-package and commit what it writes"
 
 
-@pytest.mark.parametrize("release", RELEASES)
-def test_packages_of_every_release_verify_and_read(release: str) -> None:
-    home = KEPT / release / "toy-int8"
-    done = verify(home, trust_key(KEPT / release / "signer.pub"))
+def verified(package: str) -> Verified:
+    home = KEPT / package
+    return verify(home, trust_key(home.parent / "signer.pub"))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_of_every_release_verify_and_read(package: str) -> None:
+    home, done = KEPT / package, verified(package)
     assert done.signer is not None
     assert done.targets == ("executorch", "litert")
-    assert from_json(done.manifest["recipe"], Recipe).name == "int8"
-    assert [from_json(task, Task).name for task in done.manifest["tasks"]] == ["chat"]
+    assert package.endswith(f"-{from_json(done.manifest['recipe'], Recipe).name}")
+    assert [from_json(task, Task).name for task in done.manifest["tasks"]] in (["chat"], ["embed"])
     for target in done.targets:
         assert exported_of(home, done.manifest, target).files == ("model.bin", "tokenizer.json")
     tokenizer = ShippedTokenizer(home / "tokenizer")
     assert tokenizer.render([{"role": "user", "content": "w5 w6"}]) == "w5 w6"
-    assert from_golden(home / "golden", RECIPES["int8"], "float32").windows.shape == (1, 2)
 
 
-@pytest.mark.parametrize("release", RELEASES)
-def test_a_kept_package_that_changes_is_noticed(release: str, tmp_path: Path) -> None:
-    home = Path(shutil.copytree(KEPT / release / "toy-int8", tmp_path / "toy-int8"))
+@pytest.mark.parametrize("package", [name for name in PACKAGES if "/toy-int" in name])
+def test_kept_decoders_can_still_be_proven(package: str) -> None:
+    recipe = from_json(verified(package).manifest["recipe"], Recipe)
+    assert from_golden(KEPT / package / "golden", recipe, "float32").windows.shape == (1, 2)
+
+
+@pytest.mark.parametrize("package", [name for name in PACKAGES if name.endswith("/toy-int4")])
+def test_what_a_decoder_may_have_is_read(package: str) -> None:
+    home, manifest = KEPT / package, verified(package).manifest
+    recipe = from_json(manifest["recipe"], Recipe)
+    assert (len(recipe.wide), recipe.loss_limit_nats, recipe.calibration_sha256) == (1, 0.04, "7a" * 32)
+    assert manifest["model"]["adapter"]["licence"] == "MIT"
+    fed = exported_of(home, manifest, "executorch")
+    path = table_path(fed)
+    assert path is not None
+    assert open_table(path, check_digest=True).rows([63]).shape == (1, 2, 4)
+    assert exported_of(home, manifest, "litert").table is None
+
+
+@pytest.mark.parametrize("package", [name for name in PACKAGES if "/toy-embeds" in name])
+def test_kept_encoders_can_still_be_proven(package: str) -> None:
+    home, manifest = KEPT / package, verified(package).manifest
+    assert from_json(manifest["head"], Head).normalize
+    assert exported_of(home, manifest, "litert").kind == "encoder"
+    assert read_standard(home / "golden", RECIPES["int8"], "float32").ids == [[5, 6]]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_kept_package_that_changes_is_noticed(package: str, tmp_path: Path) -> None:
+    home = Path(shutil.copytree(KEPT / package, tmp_path / Path(package).name))
     data = json.loads((home / "kobako.json").read_text())
     (home / "kobako.json").write_text(json.dumps(data))  # the same values, other bytes
     with pytest.raises(IntegrityError):
-        verify(home, trust_key(KEPT / release / "signer.pub"))
+        verify(home, trust_key((KEPT / package).parent / "signer.pub"))
 
 
 def changed(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
@@ -108,6 +146,36 @@ def test_names_that_lie_are_refused(tmp_path: Path, path: str) -> None:
 
     with pytest.raises(BadArtifact):
         read_manifest(changed(tmp_path, lie))
+
+
+@pytest.mark.parametrize(
+    "path", ["litert/MODEL.BIN", "litert/Model.bin", "litert/model.bin/part", "litert/tokenizer.json"]
+)
+def test_files_that_some_file_systems_take_for_one_are_refused(tmp_path: Path, path: str) -> None:
+    """What is read here is also what a build checks before it writes a manifest."""
+
+    def double(manifest: dict[str, Any]) -> None:
+        files = manifest["targets"]["litert"]["files"]
+        files.append(files[0] | {"path": path})
+
+    with pytest.raises(BadArtifact, match=r"capitals only|stands in it twice"):
+        read_manifest(changed(tmp_path, double))
+
+
+def test_no_build_writes_files_that_some_file_systems_take_for_one(tmp_path: Path) -> None:
+    made = contents(tmp_path / "work")
+    first = made.parts[0].exported
+    (first.directory / "MODEL.BIN").write_bytes(b"other")
+    part = replace(made.parts[0], exported=replace(first, files=(*first.files, "MODEL.BIN")))
+    with pytest.raises(BadArtifact, match="capitals only"):
+        package(replace(made, parts=(part, *made.parts[1:])), tmp_path / "toy-int8")
+    assert [path.name for path in tmp_path.iterdir()] == ["work"]
+
+
+def test_no_signature_over_such_files_is_believed() -> None:
+    statement = Statement(name="toy", digests={"litert/a": "0" * 64, "LiteRT/b": "1" * 64})
+    with pytest.raises(Untrusted, match="capitals only"):
+        parse_statement(encode_statement(statement, ()))
 
 
 def test_the_schema_is_a_schema() -> None:

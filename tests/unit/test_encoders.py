@@ -15,6 +15,7 @@ from kobako.pipeline.contracts import RECIPES, Source, SourceFile
 from kobako.pipeline.encoder.compare import Comparison, correlation, found, probabilities
 from kobako.pipeline.encoder.engine import TextEncoder, named
 from kobako.pipeline.encoder.gates import fidelity_gate, quality_gate
+from kobako.pipeline.encoder.spans import best_span, settled
 from kobako.pipeline.encoder.standard import read_standard, write_answers, write_facts
 from kobako.pipeline.encoder.texts import pairs, proof_ids, proof_texts, texts_for
 from kobako.pipeline.errors import BadArtifact, IntegrityError, KobakoError, UnsupportedModel, UsageError
@@ -88,7 +89,11 @@ def test_labels_come_in_the_order_of_the_logits(tmp_path: Path) -> None:
 
 
 REFUSED: tuple[tuple[Mapping[str, Any], Mapping[str, object], type[KobakoError], str], ...] = (
-    ({"architectures": ["BertForQuestionAnswering"]}, {}, UnsupportedModel, "BertForQuestionAnswering"),
+    ({"architectures": ["BertForTokenClassification"]}, {}, UnsupportedModel, "BertForTokenClassification"),
+    (
+        {"architectures": ["BertForQuestionAnswering"], "id2label": {"0": "a", "1": "b", "2": "c"}}, {},
+        UnsupportedModel, "3 numbers for a token",
+    ),
     ({"architectures": ["BertForSequenceClassification"], "num_labels": 1}, {}, UnsupportedModel, "one score"),
     ({"is_decoder": True}, {}, UnsupportedModel, "as a decoder"),
     ({"position_embedding_type": "relative_key"}, {}, UnsupportedModel, "relative_key"),
@@ -377,3 +382,65 @@ def test_sizes_under_distilberts_names() -> None:
     assert parameters_of({**sizes, "model_type": "distilbert"}) == without_gate
     with pytest.raises(KeyError):
         parameters_of({"vocab_size": 3})
+
+
+def test_a_head_for_answers_tells_question_and_passage_apart_as_its_tokenizer_does(tmp_path: Path) -> None:
+    config = {**CONFIG, "architectures": ["BertForQuestionAnswering"], "type_vocab_size": 2}
+    assert head_of_checkpoint(tmp_path / "a", config) == Head(task="answer", size=2, longest_tokens=512, separator_id=3)
+    assert head_of_checkpoint(tmp_path / "b", {**config, "type_vocab_size": 1}).separator_id == -1
+
+
+def test_an_answer_is_the_likeliest_span_of_the_passage(tmp_path: Path) -> None:
+    """It never lies in the question, never ends before it begins, and is written as the passage writes it."""
+    write_tokenizer(tmp_path / "t")
+    head = Head(task="answer", size=2, longest_tokens=64)
+    pair = ShippedTokenizer(tmp_path / "t").encode_pair("the moon", "The Moon of WATER and the moon")
+    begins, ends = np.zeros((2, len(pair.ids)), np.float32)
+    first, last = pair.parts.index(1) + 1, pair.parts.index(1) + 3
+    begins[[1, first, last + 2]], ends[[2, last, first - 1]] = (9.0, 5.0, 4.0), (9.0, 5.0, 6.0)
+    row = settled(np.concatenate([begins, ends]), len(pair.ids), 64, head)
+    assert row.shape == (128,)
+    words, share = best_span(row, pair)
+    assert words == "Moon of WATER"
+    assert 0.2 < share < 1.0
+
+
+def test_padding_behind_an_answer_counts_for_nothing() -> None:
+    head = Head(task="answer", size=2, longest_tokens=8)
+    numbers = np.arange(12, dtype=np.float32)
+    row = settled(numbers, 3, 8, head)
+    assert row.reshape(2, 8)[:, :3].tolist() == [[0, 1, 2], [6, 7, 8]]
+    same = Comparison.of(row[None], row[None] + np.where(row > -1.0, 0.5, 0.0)[None].astype(np.float32), head)
+    assert same.worst == pytest.approx(0.5 / 8.0)  # in parts of the largest number, which no hidden one is
+    assert (same.distance, same.agreement) == (pytest.approx(0.0, abs=1e-6), 1.0)
+
+
+class Answering:
+    """A runtime for which every answer begins and ends at one place."""
+
+    name = "answering"
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+    def encode(self, ids: Sequence[int], mask: Sequence[int]) -> Any:
+        row = np.zeros((2, len(ids)), np.float32)
+        row[:, self.place] = 20.0
+        return row.reshape(-1)
+
+    def close(self) -> None: ...
+
+
+def test_questions_need_a_passage_and_passages_must_fit(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / "t")
+    head = Head(task="answer", size=2, longest_tokens=64)
+    engine = TextEncoder(Answering(5), tmp_path / "t", 16)
+    read = engine.read(["the moon", "the water"], head)
+    assert list(read.labels) == ["water"]
+    assert read.labels["water"] > 0.99
+    with pytest.raises(UsageError, match="Give both"):
+        engine.read("the moon", head)
+    with pytest.raises(UsageError, match="Give both"):
+        engine.read(["the moon", "the water"], EMBED)
+    with pytest.raises(UsageError, match="tokens, the package was built for 16"):
+        engine.read(["the moon", "water " * 20], head)

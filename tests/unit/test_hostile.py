@@ -20,8 +20,9 @@ def all_subjects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Subject]
 @pytest.mark.parametrize(
     "name",
     [
-        "names of files", "manifests", "signatures", "certificates", "statements", "trust files", "safetensors",
-        "GGUF files", "golden files", "tokenizers", "chat templates", "archives",
+        "names of files", "manifests", "package sets", "signatures", "certificates", "statements", "trust files",
+        "safetensors", "GGUF files", "golden files", "tokenizers", "chat templates", "archives",
+        "embedding tables", "checkpoints", "packed weights", "adapters", "lists of models",
     ],
 )  # fmt: skip
 def test_hostile_input_is_refused_or_harmless(

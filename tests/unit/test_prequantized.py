@@ -50,6 +50,14 @@ def test_gptq_groups_may_lie_scattered() -> None:
     assert "lie apart" in form.loss_of_grid(RECIPES["int4"])
 
 
+@pytest.mark.parametrize("group_of", [np.full(64, -1, np.int32), np.zeros(63, np.int32), np.zeros(64, np.float32)])
+def test_groups_that_are_none_are_not_guessed(group_of: Array) -> None:
+    codes, zeros, scales = grid(16, 64, 32)
+    tensors = {"qweight": along_inputs(codes), "qzeros": along_outputs(zeros), "scales": scales, "g_idx": group_of}
+    with pytest.raises(ValueError, match="does not tell the groups"):
+        read_from(tensors, packing(**GPTQ, desc_act=True))
+
+
 def test_awq_keeps_outputs_in_an_order_of_its_own() -> None:
     codes, zeros, scales = grid(16, 128, 64)
     tensors = {
@@ -101,6 +109,11 @@ def test_the_plan_says_what_becomes_of_the_grid(tmp_path: Path) -> None:
         {"bits": 4},
         "gptq",
         GPTQ | {"bits": 3},
+        GPTQ | {"bits": "4"},
+        GPTQ | {"group_size": 0},
+        GPTQ | {"group_size": 10**400},
+        GPTQ | {"quant_method": ["gptq"]},
+        {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"group_0": 7}},
         {"quant_method": "awq", "bits": 4, "version": "gemv"},
         {"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {"group_0": {}}},
     ],

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from kobako.pipeline.codec import to_json
 from kobako.pipeline.contracts import (
     RECIPES,
     Check,
@@ -25,7 +27,11 @@ from kobako.pipeline.contracts import (
     SourceFile,
     Task,
 )
+from kobako.pipeline.embeddings import TABLE_FILE, TableLayout, write_table
+from kobako.pipeline.encoder.standard import write_answers, write_facts
+from kobako.pipeline.heads import Head, write_head
 from kobako.pipeline.package import Contents, Proven, package
+from kobako.pipeline.weights import WEIGHTS_FILE, round_to_nearest, write_weights
 
 VOCABULARY = 300
 TARGETS = ("executorch", "litert")
@@ -36,6 +42,12 @@ NOTICE_TEXT = "Toy model, made by nobody.\n"
 def write_package(work: Path, out: Path, **changes: Any) -> Path:
     """Write the package at `out`; `work` takes what the stages before would have left. `changes` go to Contents."""
     return package(contents(work, **changes), out, allow_failing=False)
+
+
+def kept_packages(work: Path, out: Path) -> list[Path]:
+    """The packages that each version keeps: one as most are, one with all that a decoder's may have, an encoder's."""
+    makers = {"toy-int8": contents, "toy-int4": full_contents, "toy-embeds-int8": encoder_contents}
+    return [package(make(work / name), out / name) for name, make in makers.items()]
 
 
 def contents(work: Path, **changes: Any) -> Contents:
@@ -55,6 +67,55 @@ def contents(work: Path, **changes: Any) -> Contents:
     return Contents(**(values | changes))
 
 
+def full_contents(work: Path) -> Contents:
+    """As `contents`, with everything a manifest may say of a decoder: an adapter, a recipe mixed by measurement on text
+    of the user's own, and a table that one target is fed from.
+    """
+    made = contents(work)
+    layout = TableLayout(
+        model="toy", parameter="model.embed_tokens_per_layer.weight", rows=64, layers=2, width=4, bits=8, multiplier=2.0
+    )
+    fed, other = made.parts
+    values = np.linspace(-1, 1, 64 * 8, dtype=np.float32).reshape(64, 8)
+    write_table(fed.exported.directory / TABLE_FILE, layout, [round_to_nearest(values, 8, 4)])
+    recipe = replace(
+        RECIPES["int4"], wide=("model.layers.0.mlp.up_proj.weight",), loss_limit_nats=0.04, calibration_sha256="7a" * 32
+    )
+    return replace(
+        made,
+        source=replace(made.source, adapter=replace(source(work / "adapter", "MIT"), name="french")),
+        quantized=replace(made.quantized, recipe=recipe),
+        parts=(replace(fed, exported=replace(fed.exported, table=TABLE_FILE)), other),
+    )
+
+
+def encoder_contents(work: Path) -> Contents:
+    """The same of an encoder that embeds texts, with golden files of its own kind."""
+    head = Head(task="embed", size=4, longest_tokens=16, normalize=True)
+    made = contents(work)
+    write_head(head, made.quantized.directory)
+    facts = {"noise": 0.0, "float_distance": 0.0, "quality_distance": 0.01, "quality_agreement": 1.0}
+    home = work / "answers"
+    home.mkdir()
+    ids, answers = np.array([[5, 6]], np.int32), np.full((1, 4), 0.5, np.float32)
+    for kind in ("float", "int8-dynamic"):
+        write_answers(home, kind, ids, np.array([2], np.int32), answers)
+    told = {"texts": ["w5 w6"], "weight_digests": {}, "original": {}, "head": to_json(head)}
+    write_facts(home, told | {"float": facts, "int8-dynamic": facts})
+    compared = {"distance": 1e-6, "largest_error": 1e-6, "texts": 1}
+    figures = {"fidelity": {"texts": compared}, "quality": facts | {"found": 1, "questions": 1}}
+    return replace(
+        made,
+        quantized=replace(made.quantized, name="toy-embeds", model_type="bert"),
+        expectations=Expectations(directory=home, activations=("float32",)),
+        tasks=(Task(name="embed", output="vector"),),
+        parts=tuple(
+            replace(part, exported=replace(part.exported, kind="encoder"), report=replace(part.report, figures=figures))
+            for part in made.parts
+        ),
+    )
+
+
 def source(directory: Path, licence: str = "Apache-2.0") -> Source:
     """A model as it was obtained, with its licence and notice."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -72,10 +133,8 @@ def source(directory: Path, licence: str = "Apache-2.0") -> Source:
 
 
 def _quantized(directory: Path) -> Quantized:
-    from kobako.pipeline.weights import WEIGHTS_FILE, round_to_nearest, write_weights
-
     directory.mkdir(parents=True)
-    _write_tokenizer(directory / "tokenizer")
+    write_tokenizer(directory / "tokenizer")
     (directory / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 64}))
     (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": 2}))
     matrix = np.linspace(-1, 1, 64 * 16, dtype=np.float32).reshape(64, 16)
@@ -84,7 +143,8 @@ def _quantized(directory: Path) -> Quantized:
     return Quantized(name="toy", directory=directory, recipe=RECIPES["int8"], model_type="llama")
 
 
-def _write_tokenizer(directory: Path) -> None:
+def write_tokenizer(directory: Path) -> None:
+    """A tokenizer of 64 words, into a new directory."""
     from tokenizers import Tokenizer, models
 
     directory.mkdir()

@@ -1,9 +1,8 @@
 /** The Check page's work: time a load and an answer, then hold the device against the golden files. */
-import { checkAbort } from '../errors';
 import type { Installed } from '../packages/library';
 import { describeDevice } from '../platform/device';
 import { storage } from '../platform/storage';
-import { load, unload } from '../state/engine';
+import { borrow, unload, type Ready } from '../state/engine';
 import { checkGolden, type Check } from './golden';
 
 export interface BenchResult {
@@ -23,15 +22,17 @@ export interface BenchResult {
 const ANSWER_TOKENS = 32;
 
 interface Options {
-  readonly signal?: AbortSignal;
+  readonly controller: AbortController;
   readonly onProgress?: (fraction: number) => void;
 }
 
 /** Loads the package anew, so that the time is a real one. Raises AppError. */
-export async function runBench(one: Installed, { signal, onProgress }: Options): Promise<BenchResult> {
+export async function runBench(one: Installed, { controller, onProgress }: Options): Promise<BenchResult> {
   await unload();
-  const { engine, model, info } = await load(one);
-  checkAbort(signal);
+  return borrow(one, controller, (ready) => measure(one, ready, controller.signal, onProgress));
+}
+
+async function measure(one: Installed, { engine, model, info }: Ready, signal: AbortSignal, onProgress: Options['onProgress']): Promise<BenchResult> {
   onProgress?.(0.1);
   const messages = [{ role: 'user', content: 'Write three sentences about the sea.' }];
   const text = model.manifest.chat_template ? model.tokenizer.render(messages) : (messages[0]?.content ?? '');

@@ -38,7 +38,8 @@ export interface GoldenOptions {
 /** All checks that the engine allows; one without logits is judged by its texts alone. */
 export async function checkGolden(engine: Engine, model: Model, storage: Storage, home: string, target: string, options: GoldenOptions) {
   const { activations } = model.manifest.targets[target] ?? {};
-  const kindName = activations === 'int8-dynamic' ? 'int8-dynamic' : 'float';
+  const cache = model.manifest.kv_cache === 'int8' ? '-kv8' : '';
+  const kindName = `${activations === 'int8-dynamic' ? 'int8-dynamic' : 'float'}${cache}`;
   const golden: Facts & Record<string, Kind> = JSON.parse(fromUtf8(await storage.read(`${home}/golden/golden.json`)));
   const kind = golden[kindName];
   if (!kind) throw new AppError('notPackage', `golden.json has no ${kindName} part`);

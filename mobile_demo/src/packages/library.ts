@@ -10,11 +10,14 @@ import { downloadFile, storedDigest } from './download';
 import type { TrustedKey } from './keys';
 import { filesFor, MAX_MANIFEST_BYTES, parseManifest, totalBytes, type FileEntry, type Manifest } from './manifest';
 import { readSmall, type Origin } from './origin';
+import { parseSet, SET_FILE } from './settable';
 import { checkSignature, checkSigned, MAX_SIGNATURE_BYTES, SIGNATURE_FILE, type SignatureState } from './signature';
 import { SPARE_BYTES, type Storage } from './storage';
 
 export const ROOT = 'packages';
 export const MANIFEST_FILE = 'kobako.json';
+/** Where a package keeps the table of the set that vouches for it; no package has files there. */
+const VOUCHED = '.set';
 
 /** A package that was looked at, its signature checked before its manifest was parsed. */
 export interface Offer {
@@ -23,6 +26,8 @@ export interface Offer {
   readonly manifestBytes: Uint8Array;
   readonly signatureBytes: Uint8Array | null;
   readonly signature: SignatureState;
+  /** A set's table and its signature, when they are what vouches for this package. */
+  readonly vouched?: { readonly table: Uint8Array; readonly bundle: Uint8Array };
 }
 
 /** What one engine takes of a package: a target, without the files that another engine of that target reads. */
@@ -170,9 +175,22 @@ export const removePackage = (storage: Storage, name: string): Promise<void> => 
 
 async function checkManifestSignature(storage: Storage, one: Installed, keys: readonly TrustedKey[]): Promise<void> {
   if (one.signer === null) return;
+  const digest = digestOf(await storage.read(`${one.home}/${MANIFEST_FILE}`));
+  if ((await storage.size(`${one.home}/${VOUCHED}/${SIGNATURE_FILE}`)) !== null) return checkVouched(storage, one, keys, digest);
   const state = await checkSignature(await storage.read(`${one.home}/${SIGNATURE_FILE}`), keys);
   checkTrust(state, false);
-  checkSigned(state, MANIFEST_FILE, digestOf(await storage.read(`${one.home}/${MANIFEST_FILE}`)));
+  checkSigned(state, MANIFEST_FILE, digest);
+}
+
+/** The signature over the set's table, and in that the digest of this package's manifest. */
+async function checkVouched(storage: Storage, one: Installed, keys: readonly TrustedKey[], digest: string): Promise<void> {
+  const home = `${one.home}/${VOUCHED}`;
+  const state = await checkSignature(await storage.read(`${home}/${SIGNATURE_FILE}`), keys);
+  checkTrust(state, false);
+  const table = await storage.read(`${home}/${SET_FILE}`);
+  checkSigned(state, SET_FILE, digestOf(table));
+  const known = parseSet(table).members.some((member) => member.name === one.manifest.name && member.manifest_sha256 === digest);
+  if (!known) throw new AppError('tampered', `${MANIFEST_FILE} is not the one of the set`);
 }
 
 async function begin(storage: Storage, offer: Offer, home: string, options: InstallOptions, total: number): Promise<void> {
@@ -184,6 +202,11 @@ async function begin(storage: Storage, offer: Offer, home: string, options: Inst
   await storage.write(`${home}/${MANIFEST_FILE}`, offer.manifestBytes);
   if (offer.signatureBytes) await storage.write(`${home}/${SIGNATURE_FILE}`, offer.signatureBytes);
   else await storage.remove(`${home}/${SIGNATURE_FILE}`);
+  await storage.remove(`${home}/${VOUCHED}`);
+  if (offer.vouched) {
+    await storage.write(`${home}/${VOUCHED}/${SET_FILE}`, offer.vouched.table);
+    await storage.write(`${home}/${VOUCHED}/${SIGNATURE_FILE}`, offer.vouched.bundle);
+  }
 }
 
 async function checkSpace(storage: Storage, home: string, files: readonly FileEntry[]): Promise<void> {

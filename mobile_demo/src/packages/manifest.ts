@@ -35,7 +35,7 @@ export interface Task {
 export interface Target {
   readonly files: readonly FileEntry[];
   readonly activations: 'float32' | 'float16' | 'int8-dynamic';
-  readonly needs: { readonly ram_bytes: number; readonly runtimes: Readonly<Record<string, string>> };
+  readonly needs: { readonly ram_bytes: number; readonly kv_cache_bytes?: number; readonly runtimes: Readonly<Record<string, string>> };
   readonly proven: boolean;
   readonly details: Readonly<Record<string, unknown>>;
 }
@@ -47,6 +47,8 @@ export interface Manifest {
   readonly model: { readonly name: string; readonly licence: string; readonly origin: string; readonly revision: string };
   readonly recipe: { readonly name: string; readonly weight_bits: number };
   readonly context_tokens: number;
+  /** How keys and values are kept; packages made before it was told keep them in float. */
+  readonly kv_cache?: 'float' | 'int8';
   readonly stop_ids: readonly number[];
   readonly chat_template: string | null;
   readonly tasks: readonly Task[];
@@ -85,6 +87,15 @@ export function parseManifest(bytes: Uint8Array): Manifest {
   Object.entries(targets).forEach(([name, target]) => checkTarget(name, target));
   checkFiles(it.files, 'files');
   return data as Manifest;
+}
+
+/** Whether a manifest is of a model that answers with vectors or labels, which this app does not run. */
+export function isEncoder(bytes: Uint8Array): boolean {
+  try {
+    return JSON.parse(fromUtf8(bytes)).kind === 'encoder';
+  } catch {
+    return false; // parseManifest says what is wrong
+  }
 }
 
 /** Every file an engine needs: the target's own without what `skip` matches, tokenizer, golden files, legal texts. */

@@ -33,7 +33,9 @@ function collect(directory: Directory, prefix: string, files: Map<string, Blob>)
   }
 }
 
-export const shareText = (message: string): Promise<void> | null => Share.share({ message }).then(() => undefined);
+export const canShare = (): boolean => true;
+
+export const shareText = (message: string): Promise<void> => Share.share({ message }).then(() => undefined);
 
 export function saveText(name: string, text: string): void {
   const file = new File(Paths.cache, name);
@@ -44,9 +46,15 @@ export function saveText(name: string, text: string): void {
 
 export const resolveAddress = (address: string): string => address;
 
-/** Calls back when the app goes out of sight. */
-export function onBackground(action: () => void): () => void {
-  const subscription = AppState.addEventListener('change', (state) => state === 'background' && action());
+/** What to do out of sight: at once, or when it has lasted and nothing is under way. */
+export interface Background {
+  readonly now: () => void;
+  readonly idle: () => void;
+}
+
+/** Calls back when the app goes out of sight: from then on the system may end it for the memory it holds. */
+export function onBackground({ now }: Background): () => void {
+  const subscription = AppState.addEventListener('change', (state) => state === 'background' && now());
   return () => subscription.remove();
 }
 

@@ -1,4 +1,6 @@
 /** What the browser tells of the device. */
+import type { Background } from './device';
+
 export const platform = 'web' as const;
 
 /** In bytes, or null where the browser does not tell; Chromium says at most 8 GiB. */
@@ -27,9 +29,10 @@ export function pickDirectory(): Promise<{ name: string; files: ReadonlyMap<stri
   });
 }
 
-export function shareText(text: string): Promise<void> | null {
-  return typeof navigator.share === 'function' ? navigator.share({ text }) : null;
-}
+/** Whether there is anything to share with. */
+export const canShare = (): boolean => typeof navigator.share === 'function';
+
+export const shareText = (text: string): Promise<void> => navigator.share({ text });
 
 export function saveText(name: string, text: string): void {
   const link = document.createElement('a');
@@ -42,8 +45,18 @@ export function saveText(name: string, text: string): void {
 /** Turns the address of a package in the app's list into one that can be fetched. */
 export const resolveAddress = (address: string): string => new URL(address, document.baseURI).href;
 
-/** Calls back when the app goes out of sight; on the web a hidden tab keeps its model. */
-export const onBackground = (_action: () => void): (() => void) => () => undefined;
+const HIDDEN_MS = 5 * 60_000;
+
+/** Calls back when the tab has been out of sight for a while: a look at another tab should not cost a load. */
+export function onBackground({ idle }: Background): () => void {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const changed = () => {
+    clearTimeout(timer);
+    if (document.visibilityState === 'hidden') timer = setTimeout(idle, HIDDEN_MS);
+  };
+  document.addEventListener('visibilitychange', changed);
+  return () => document.removeEventListener('visibilitychange', changed);
+}
 
 export function describeDevice(): Record<string, string> {
   return { platform, agent: navigator.userAgent, cores: String(navigator.hardwareConcurrency) };

@@ -1,12 +1,12 @@
 /** One engine with one package in it: loaded when a task needs it, changed when another does, given back when asked. */
-import { AppError } from '../errors';
+import { AppError, checkAbort } from '../errors';
 import { checkMemory, chooseEngine } from '../engine/choose';
 import { ENGINES } from '../engine/index';
 import type { Engine, EngineInfo, Model } from '../engine/types';
 import { checkBeforeUse, type Installed } from '../packages/library';
-import type { Task } from '../packages/manifest';
 import { memoryBytes } from '../platform/device';
 import { storage } from '../platform/storage';
+import { chosenFor, type Doing } from '../tasks/bindings';
 import { ShippedTokenizer } from '../tasks/tokenizer';
 import { settings } from './settings';
 import { createStore } from './store';
@@ -27,6 +27,7 @@ export const engineState = createStore<State>({ state: 'empty', name: null });
 
 let ready: Ready | null = null;
 let queue: Promise<unknown> = Promise.resolve();
+const working = new Map<AbortController, Promise<unknown>>();
 
 /** Loading and unloading happen one after another, whoever asks. */
 function inTurn<T>(action: () => Promise<T>): Promise<T> {
@@ -35,17 +36,12 @@ function inTurn<T>(action: () => Promise<T>): Promise<T> {
   return result;
 }
 
-/** Which installed package does a task: the bound one, or the first that can. */
-export function packageFor(task: string, installed: readonly Installed[]): { installed: Installed; task: Task } | null {
-  const bound = settings.get().bindings[task];
-  const able = installed.filter((one) => one.manifest.tasks.some((its) => its.name === task));
-  const one = able.find((it) => it.manifest.name === bound) ?? able[0];
-  const found = one?.manifest.tasks.find((its) => its.name === task);
-  return one && found ? { installed: one, task: found } : null;
-}
+/** Which installed package does a task, between these languages. */
+export const packageFor = (task: string, installed: readonly Installed[], pair?: { source: string; target: string }): Doing | null =>
+  chosenFor(task, installed, settings.get().bindings, pair);
 
 /** The package in its engine. Raises AppError `noEngine`, `memory`, `tampered` or `engine`. */
-export const load = (one: Installed): Promise<Ready> =>
+const load = (one: Installed): Promise<Ready> =>
   inTurn(async () => {
     if (ready && ready.installed.manifest.build_id === one.manifest.build_id && ready.info.target === one.target) return ready;
     await drop();
@@ -70,8 +66,34 @@ export const load = (one: Installed): Promise<Ready> =>
     }
   });
 
+/**
+ * Load a package and work with it, after what is under way with the same package. Whoever takes the engine away meanwhile
+ * (another package, the background, a removal) first fires `controller` and waits until `work` has ended: native engines
+ * die when they are freed in the middle of an answer.
+ */
+export async function borrow<T>(one: Installed, controller: AbortController, work: (ready: Ready) => Promise<T>): Promise<T> {
+  let loaded = await load(one);
+  while (working.size > 0 && !controller.signal.aborted) {
+    await Promise.race([Promise.all(working.values()), fired(controller.signal)]);
+    loaded = await load(one);
+  }
+  checkAbort(controller.signal);
+  const done = work(loaded);
+  working.set(controller, done.catch(() => undefined));
+  try {
+    return await done;
+  } finally {
+    working.delete(controller);
+  }
+}
+
+const fired = (signal: AbortSignal) => new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+
 /** Give the memory back. */
 export const unload = (): Promise<void> => inTurn(drop);
+
+/** Give the memory back, unless something is under way. */
+export const unloadIdle = (): Promise<void> => inTurn(async () => (working.size === 0 ? drop() : undefined));
 
 /** Unload if this package is the one that is loaded. */
 export const forget = (name: string): Promise<void> =>
@@ -80,6 +102,8 @@ export const forget = (name: string): Promise<void> =>
   });
 
 async function drop(): Promise<void> {
+  for (const controller of working.keys()) controller.abort();
+  await Promise.all(working.values());
   const engine = ready?.engine;
   ready = null;
   engineState.set({ state: 'empty', name: null });

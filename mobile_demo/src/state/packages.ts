@@ -6,16 +6,20 @@ import * as library from '../packages/library';
 import type { Installed, Offer } from '../packages/library';
 import { filesFor, totalBytes } from '../packages/manifest';
 import { fileOrigin, httpOrigin, type Origin } from '../packages/origin';
+import { inspectAny } from '../packages/sets';
+import { bindingsOf, type PackageSet } from '../packages/settable';
 import { fetchBytes, memoryBytes, pickDirectory, resolveAddress } from '../platform/device';
 import { keepStorage, storage } from '../platform/storage';
 import { forget } from './engine';
 import { settings } from './settings';
 import { createStore } from './store';
 
-/** One row of the list: a package that can be had, is being had, or was begun. */
+/** One row of the list: a package, or a set of them, that can be had, is being had, or was begun. */
 export interface Row {
   readonly address: string;
-  readonly offer: Offer | null;
+  /** What lies there: one package, or the members of `set`; empty when nothing was found. */
+  readonly offers: readonly Offer[];
+  readonly set: PackageSet | null;
   readonly error: AppError | null;
   readonly state: 'looking' | 'offered' | 'loading' | 'paused';
   readonly stored: number;
@@ -40,6 +44,7 @@ export async function refresh(): Promise<void> {
 
 /** Read the device, then look at every address that is known. */
 export async function start(): Promise<void> {
+  await dropLeftovers();
   await refresh();
   await Promise.all(settings.get().sources.map((address) => look(address)));
 }
@@ -47,7 +52,7 @@ export async function start(): Promise<void> {
 /** Look at what lies at an address; the row says what was found, or why nothing was. */
 export async function look(address: string): Promise<void> {
   if (running.has(address)) return;
-  await lookAt(address, httpOrigin(resolveAddress(address), fetchBytes));
+  await lookAt(address, originOf(address));
 }
 
 export async function addAddress(address: string): Promise<void> {
@@ -56,10 +61,23 @@ export async function addAddress(address: string): Promise<void> {
   await look(address);
 }
 
-export function dropAddress(address: string): void {
+export async function dropAddress(address: string): Promise<void> {
   settings.set({ sources: settings.get().sources.filter((one) => one !== address) });
   packages.set({ rows: packages.get().rows.filter((row) => row.address !== address) });
+  await dropLeftovers();
+  await refresh();
 }
+
+/** What was begun and can never go on, because its address was taken off the list or its folder is no longer open. */
+async function dropLeftovers(): Promise<void> {
+  const addresses = new Set(settings.get().sources.map((address) => originOf(address).url));
+  const shown = new Set(packages.get().rows.flatMap((row) => row.offers.map((offer) => offer.manifest.name)));
+  for (const { url, name } of await library.pending(storage)) {
+    if (!shown.has(name) && (url === null || !addresses.has(url))) await library.removePackage(storage, name);
+  }
+}
+
+const originOf = (address: string): Origin => httpOrigin(resolveAddress(address), fetchBytes);
 
 /** A package from a directory the user picks. */
 export async function addDirectory(): Promise<void> {
@@ -70,37 +88,44 @@ export async function addDirectory(): Promise<void> {
 async function lookAt(address: string, origin: Origin): Promise<void> {
   update(address, { state: 'looking', error: null });
   try {
-    const offer = await library.inspect(origin, settings.get().keys);
-    const part = partFor(offer);
-    const files = part ? filesFor(offer.manifest, part.target, part.skip) : [];
-    const begun = (await library.pending(storage)).find((one) => one.name === offer.manifest.name);
-    const stored = begun?.storedBytes ?? 0;
-    update(address, { offer, state: begun ? 'paused' : 'offered', stored, total: totalBytes(files) });
+    const { offers, set } = await inspectAny(origin, settings.get().keys, fetchBytes);
+    const names = offers.map((offer) => offer.manifest.name);
+    const begun = (await library.pending(storage)).filter((one) => names.includes(one.name));
+    const stored = begun.reduce((sum, one) => sum + one.storedBytes, 0);
+    const total = offers.reduce((sum, offer) => sum + sizeOf(offer), 0);
+    update(address, { offers, set, state: begun.length > 0 ? 'paused' : 'offered', stored, total });
   } catch (error) {
-    update(address, { offer: null, state: 'offered', error: asAppError(error, 'network') });
+    update(address, { offers: [], set: null, state: 'offered', error: asAppError(error, 'network') });
   }
 }
 
 /** The part of a package that this device's engine takes; null when no engine runs it. */
 export const partFor = (offer: Offer): library.Part | null => chooseEngine(ENGINES, offer.manifest, settings.get().engine);
 
-/** Get a package; called again after a pause or a failure it goes on where it was. */
+/** Bytes of what this device would take of a package. */
+export function sizeOf(offer: Offer): number {
+  const part = partFor(offer);
+  return part ? totalBytes(filesFor(offer.manifest, part.target, part.skip)) : 0;
+}
+
+/** Get a package, or all members of a set and their tasks; called again after a pause or a failure it goes on where it was. */
 export async function get(address: string, allowUnsigned: boolean): Promise<void> {
   const row = packages.get().rows.find((one) => one.address === address);
-  const { offer } = row ?? {};
-  if (!offer || running.has(address)) return;
+  if (!row || row.offers.length === 0 || running.has(address)) return;
   const controller = new AbortController();
   running.set(address, controller);
   update(address, { state: 'loading', error: null });
   try {
-    const part = partFor(offer);
-    if (!part) throw new AppError('noEngine', Object.keys(offer.manifest.targets).join(', '));
-    if (!offer.manifest.targets[part.target]?.proven) throw new AppError('unproven', offer.manifest.name);
-    checkMemory(offer.manifest, part.target, memoryBytes());
+    const parts = row.offers.map(usablePart); // of a set: all of them, before the first is fetched
     await keepStorage();
-    await forget(offer.manifest.name);
-    const onProgress = (stored: number, total: number) => update(address, { stored, total });
-    await library.install(storage, offer, { part, allowUnsigned, signal: controller.signal, onProgress });
+    let before = 0;
+    for (const [number, offer] of row.offers.entries()) {
+      await forget(offer.manifest.name);
+      const onProgress = (stored: number) => update(address, { stored: before + stored });
+      const part = parts[number] as library.Part;
+      before += (await library.install(storage, offer, { part, allowUnsigned, signal: controller.signal, onProgress })).sizeBytes;
+    }
+    if (row.set) settings.set({ bindings: { ...settings.get().bindings, ...bindingsOf(row.set) } });
     update(address, { state: 'offered', stored: 0 });
   } catch (error) {
     const known = asAppError(error, 'network');
@@ -112,6 +137,16 @@ export async function get(address: string, allowUnsigned: boolean): Promise<void
   }
 }
 
+/** Raises AppError `noEngine`, `unproven` or `memory`. */
+function usablePart(offer: Offer): library.Part {
+  const { manifest } = offer;
+  const part = partFor(offer);
+  if (!part) throw new AppError('noEngine', Object.keys(manifest.targets).join(', '));
+  if (!manifest.targets[part.target]?.proven) throw new AppError('unproven', manifest.name);
+  checkMemory(manifest, part.target, memoryBytes());
+  return part;
+}
+
 export function pause(address: string): void {
   running.get(address)?.abort();
 }
@@ -120,7 +155,7 @@ export async function remove(name: string): Promise<void> {
   await forget(name);
   await library.removePackage(storage, name);
   for (const row of packages.get().rows) {
-    if (row.offer?.manifest.name === name) update(row.address, { state: 'offered', stored: 0, error: null });
+    if (row.offers.some((offer) => offer.manifest.name === name)) update(row.address, { state: 'offered', stored: 0, error: null });
   }
   await refresh();
 }
@@ -140,7 +175,7 @@ export async function verify(one: Installed): Promise<AppError | null> {
 
 function update(address: string, change: Partial<Row>): void {
   const { rows } = packages.get();
-  const fresh: Row = { address, offer: null, error: null, state: 'looking', stored: 0, total: 0 };
+  const fresh: Row = { address, offers: [], set: null, error: null, state: 'looking', stored: 0, total: 0 };
   const known = rows.some((row) => row.address === address);
   const all = known ? rows : [...rows, fresh];
   packages.set({ rows: all.map((row) => (row.address === address ? { ...row, ...change } : row)) });

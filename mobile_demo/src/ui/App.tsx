@@ -7,7 +7,7 @@ import { SafeAreaProvider, useSafeAreaInsets } from 'react-native-safe-area-cont
 
 import { useWords, type Key } from '../i18n';
 import { keepOffline, onBackground } from '../platform/device';
-import { unload } from '../state/engine';
+import { unload, unloadIdle } from '../state/engine';
 import { start } from '../state/packages';
 import { settings } from '../state/settings';
 import { useStore } from '../state/store';
@@ -34,7 +34,7 @@ export function App() {
   useEffect(() => {
     void start();
     keepOffline();
-    return onBackground(() => void unload());
+    return onBackground({ now: () => void unload(), idle: () => void unloadIdle() });
   }, []);
   return (
     <SafeAreaProvider>

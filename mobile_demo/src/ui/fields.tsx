@@ -4,7 +4,7 @@ import { useState } from 'react';
 import { Text, TextInput, View, type TextInputProps } from 'react-native';
 
 import { useWords } from '../i18n';
-import { shareText } from '../platform/device';
+import { canShare, shareText } from '../platform/device';
 import { Card, IconButton, styles, Words } from './parts';
 import { useColors } from './theme';
 
@@ -53,7 +53,7 @@ export function ResultCard({ label, text, busy }: { label: string; text: string;
     setCopied(true);
     setTimeout(() => setCopied(false), 2000);
   };
-  const share = () => void shareText(text)?.catch(() => undefined);
+  const share = () => void shareText(text).catch(() => undefined); // taken back by the user
   return (
     <Card label={label}>
       <Words small soft>
@@ -66,7 +66,7 @@ export function ResultCard({ label, text, busy }: { label: string; text: string;
         <View style={[styles.row, { justifyContent: 'flex-end' }]}>
           {copied && <Words small soft>{t('copied')}</Words>}
           <IconButton label={t('copy')} icon="copy-outline" onPress={() => void copy()} />
-          <IconButton label={t('share')} icon="share-outline" onPress={share} />
+          {canShare() && <IconButton label={t('share')} icon="share-outline" onPress={share} />}
         </View>
       )}
     </Card>

@@ -7,7 +7,7 @@ import type { Installed } from '../packages/library';
 import type { Manifest } from '../packages/manifest';
 import type { SignatureState } from '../packages/signature';
 import { ENGINES } from '../engine/index';
-import { dropAddress, get, look, partFor, pause, remove, verify, type Row } from '../state/packages';
+import { dropAddress, get, look, partFor, pause, remove, sizeOf, verify, type Row } from '../state/packages';
 import { settings } from '../state/settings';
 import { useStore } from '../state/store';
 import { ownName } from '../tasks/languages';
@@ -50,19 +50,24 @@ export function InstalledCard({ one }: { one: Installed }) {
 
 export function OfferCard({ row }: { row: Row }) {
   const t = useWords();
-  const { offer, error } = row;
-  const name = offer?.manifest.name ?? row.address;
-  const part = offer ? partFor(offer) : null;
+  const { offers, error } = row;
+  const name = row.set?.name ?? offers[0]?.manifest.name ?? row.address;
+  const possible = offers.length > 0 && offers.every((offer) => partFor(offer) !== null);
   return (
     <Card label={name}>
       <Heading name={name} />
-      {offer && <Facts manifest={offer.manifest} target={part?.target ?? ''} size={row.total} />}
-      {offer && <Signature state={offer.signature} />}
+      {offers.map((offer) => (
+        <View key={offer.manifest.name} style={{ gap: space.s }}>
+          {row.set && <Words strong>{offer.manifest.name}</Words>}
+          <Facts manifest={offer.manifest} target={partFor(offer)?.target ?? ''} size={sizeOf(offer)} />
+          <Signature state={offer.signature} />
+        </View>
+      ))}
       {row.state === 'looking' && <Notice busy>{t('looking')}</Notice>}
       <Progress row={row} name={name} />
       {error && <Notice kind="error">{t(`error_${error.code}`)}</Notice>}
-      {offer && !part && <Notice kind="error">{t('error_noEngine')}</Notice>}
-      <OfferActions row={row} possible={part !== null} />
+      {offers.length > 0 && !possible && <Notice kind="error">{t('error_noEngine')}</Notice>}
+      <OfferActions row={row} possible={possible} />
     </Card>
   );
 }
@@ -81,11 +86,11 @@ function Progress({ row, name }: { row: Row; name: string }) {
 function OfferActions({ row, possible }: { row: Row; possible: boolean }) {
   const t = useWords();
   const { allowUnsigned } = useStore(settings);
-  const trusted = row.offer?.signature.kind === 'trusted';
-  const forget = <Button kind="quiet" label={t('forgetAddress')} onPress={() => dropAddress(row.address)} />;
+  const trusted = row.offers.every((offer) => offer.signature.kind === 'trusted');
+  const forget = <Button kind="quiet" label={t('forgetAddress')} onPress={() => void dropAddress(row.address)} />;
   if (row.state === 'looking') return null;
   if (row.state === 'loading') return <Button icon="pause" label={t('pause')} onPress={() => pause(row.address)} />;
-  if (!row.offer || !possible) {
+  if (!possible) {
     return (
       <View style={styles.row}>
         <Button icon="refresh" label={t('retry')} onPress={() => void look(row.address)} />
@@ -93,7 +98,8 @@ function OfferActions({ row, possible }: { row: Row; possible: boolean }) {
       </View>
     );
   }
-  const label = row.state === 'paused' && row.stored > 0 ? t('resume') : t('get');
+  const begun = row.state === 'paused' && row.stored > 0;
+  const label = begun ? t('resume') : t('get');
   if (trusted || !allowUnsigned) {
     return (
       <View style={styles.row}>
@@ -106,7 +112,7 @@ function OfferActions({ row, possible }: { row: Row; possible: boolean }) {
     <View style={{ gap: space.s }}>
       <Words small soft>{t('allowOnceWhy')}</Words>
       <View style={styles.row}>
-        <Button kind="danger" icon="warning-outline" label={t('allowOnce')} onPress={() => void get(row.address, true)} />
+        <Button kind="danger" icon="warning-outline" label={begun ? label : t('allowOnce')} onPress={() => void get(row.address, true)} />
         {forget}
       </View>
     </View>

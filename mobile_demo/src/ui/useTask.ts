@@ -4,7 +4,7 @@ import { useCallback, useEffect, useRef, useState } from 'react';
 import { asAppError, type AppError } from '../errors';
 import type { Installed } from '../packages/library';
 import type { Task } from '../packages/manifest';
-import { load } from '../state/engine';
+import { borrow } from '../state/engine';
 import type { TaskContext } from '../tasks/run';
 
 export interface TaskRun {
@@ -29,15 +29,15 @@ export function useTask() {
     setRun({ ...IDLE, phase: 'loading' });
     let text = '';
     try {
-      const { engine, model } = await load(installed);
-      if (mine.signal.aborted) throw asAppError(new DOMException('', 'AbortError'), 'aborted');
-      setRun({ ...IDLE, phase: 'working' });
       const onText = (piece: string) => {
         text += piece;
         setRun((now) => ({ ...now, text }));
       };
       const onPart = (part: number, parts: number) => setRun((now) => ({ ...now, part: parts > 1 ? { part, parts } : null }));
-      const whole = await work({ engine, model, task, signal: mine.signal, onText, onPart });
+      const whole = await borrow(installed, mine, ({ engine, model }) => {
+        setRun({ ...IDLE, phase: 'working' });
+        return work({ engine, model, task, signal: mine.signal, onText, onPart });
+      });
       setRun({ ...IDLE, text: whole });
       return whole;
     } catch (error) {

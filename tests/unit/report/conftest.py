@@ -106,6 +106,7 @@ def target(
         "peak_rss_bytes": 2_410_000_000,
         "vendor_versions": {name: "1.5.1", "torch": "2.13.0"},
         "details": {"engine": "TextLLMRunner 1.5.1"},
+        "kv_cache_bytes": 47_185_920,
     }  # fmt: skip
 
 
@@ -169,6 +170,7 @@ def report_data(*, fails: bool = False) -> dict[str, Any]:
             "licence": "Apache-2.0",
         },
         "model_type": "llama",
+        "left_out": [],
         "head": None,
         "recipe": {
             "name": "int8", "weight_bits": 8, "group_size": None, "embedding_bits": 8, "smoothing": 0.5,
@@ -176,6 +178,7 @@ def report_data(*, fails: bool = False) -> dict[str, Any]:
             "calibration_sha256": None,
         },
         "context_tokens": 1024,
+        "kv_cache": "float",
         "tasks": ["chat", "summarize"],
         "weights_bytes_by_part": {
             "embed_tokens": 28_409_856, "norms and biases": 140_544, "down_proj": 26_576_640, "gate_proj": 26_634_240,

@@ -27,6 +27,7 @@ from kobako.pipeline.weights import WEIGHTS_FILE, write_weights
 def contents(home: Path) -> Contents:
     """The smallest package: one target, one file, one check."""
     (home / "model.pte").write_bytes(b"12345")
+    (home / "config.json").write_text('{"model_type": "llama"}')
     write_weights(home / WEIGHTS_FILE, {"model.norm.weight": np.ones(4, np.float32)})
     recipe = RECIPES["int8"]
     check = Check(part="weights", name="integers", value="1 tensor", demand="identical", passed=True)
@@ -76,6 +77,14 @@ def test_the_fixture_has_the_shape_of_the_real_data(proven: dict[str, Any], tmp_
         data["files"] = None
     assert mine == theirs
     assert shape(proven["source"]["files"][0]) == shape(real["source"]["files"][0])
+
+
+def test_a_cache_in_int8_is_named(proven: dict[str, Any]) -> None:
+    for words in (render_html(proven), model_card(proven)):
+        assert "keys and values" not in words
+    proven["kv_cache"] = "int8"
+    for words in (render_html(proven), model_card(proven)):
+        assert "1024 tokens, keys and values in int8 (executorch: 47.2 MB" in words
 
 
 def test_the_smallest_real_data_can_be_shown(tmp_path: Path) -> None:

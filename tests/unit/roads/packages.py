@@ -37,16 +37,26 @@ def target_files(seed: int = 0, size_bytes: int = 300_000) -> dict[str, dict[str
 
 
 def make_package(
-    out: Path, targets: Mapping[str, Mapping[str, bytes]] | None = None, shared: Mapping[str, bytes] = SHARED
+    out: Path,
+    targets: Mapping[str, Mapping[str, bytes]] | None = None,
+    shared: Mapping[str, bytes] = SHARED,
+    **changes: Any,
 ) -> Path:
-    """Write an unsigned package directory."""
+    """Write an unsigned package directory; `changes` go to the manifest."""
     chosen = target_files() if targets is None else targets
     for files in (shared, *chosen.values()):
         for path, content in files.items():
             (out / path).parent.mkdir(parents=True, exist_ok=True)
             (out / path).write_bytes(content)
-    (out / "kobako.json").write_text(json.dumps(manifest(chosen, shared)))
+    (out / "kobako.json").write_text(json.dumps(manifest(chosen, shared) | changes))
     return out
+
+
+def task(name: str, *languages: str) -> dict[str, Any]:
+    """A task as manifests hold it."""
+    return {
+        "name": name, "messages": [], "prompt": "{text}", "stop": [], "max_new_tokens": 8, "languages": list(languages),
+    }  # fmt: skip
 
 
 def entries(files: Mapping[str, bytes]) -> list[dict[str, Any]]:

@@ -12,9 +12,22 @@ from kobako.pipeline.publish import PublishRequest, publish
 from kobako.pipeline.pull import Pulled, PullRequest, pull
 from kobako.pipeline.registry.listing import Published
 from kobako.pipeline.registry.roads import open_destination, open_source
+from kobako.pipeline.sets.check import sign_set
+from kobako.pipeline.sets.make import make_set, parse_assignment
+from kobako.pipeline.sets.travel import PulledSet, publish_any, pull_any
+from kobako.pipeline.sign import load_key
 
 from tests.unit.roads.hub_writes import GOOD_TOKEN, WritableHub
-from tests.unit.roads.packages import Signer, Watching, contents, expected, leftovers, rewrite
+from tests.unit.roads.packages import (
+    Signer,
+    Watching,
+    contents,
+    expected,
+    leftovers,
+    make_package,
+    rewrite,
+    task,
+)
 
 REPO = "team/toy"
 LARGE = ("litert/model.tflite", "executorch/model.pte", "coreml/model.mlpackage/Data/weights/weight.bin")
@@ -66,6 +79,25 @@ def test_there_and_back(hub: WritableHub, package: Path, signer: Signer, tmp_pat
     assert contents(tmp_path / "some") == expected(package, "executorch")
     assert pulled.version == hub.repos[REPO].branches["main"]
     assert leftovers(tmp_path) == []
+
+
+def test_a_set_there_and_back(hub: WritableHub, signer: Signer, tmp_path: Path) -> None:
+    made = tmp_path / "set"
+    chatty = make_package(tmp_path / "chatty", tasks=[task("chat")])  # unsigned: the set vouches for it
+    make_set(made, "set", [parse_assignment(f"chat={chatty}")], open_source)
+    sign_set(made, load_key(signer.private, None, None, ()))
+    publish_any(PublishRequest(package=made, trust=signer.trust), open_destination(f"hf://{REPO}"), Watching())
+
+    def once() -> PulledSet:
+        request = PullRequest(targets=(), trust=signer.trust, out=tmp_path / "out")
+        done = pull_any(open_source(f"hf://{REPO}"), request, Watching(), open_source)
+        assert isinstance(done, PulledSet)
+        return done
+
+    assert not once().unchanged
+    assert contents(tmp_path / "out") == contents(made)
+    again = once()
+    assert (again.unchanged, again.transferred_bytes) == (True, 0)
 
 
 def test_only_the_asked_target_is_taken_and_twice_nothing(

@@ -14,6 +14,7 @@ from kobako.pipeline.errors import BadArtifact, IntegrityError, NotFound, Output
 from kobako.pipeline.publish import PublishRequest, publish
 from kobako.pipeline.pull import Pulled, PullRequest, pull
 from kobako.pipeline.registry.listing import Published
+from kobako.pipeline.registry.oci import TARGET, digest_of
 from kobako.pipeline.registry.roads import open_destination, open_source
 
 from tests.unit.roads import oci_registry
@@ -65,11 +66,12 @@ def test_an_app_pulls_only_its_own_layers(registry: OciRegistry, package: Path, 
     assert contents(tmp_path / "out") == expected(package, "coreml")
     fetched = registry.requests("GET", "/blobs/")[before:]
     layers = registry.manifest(NAME, "1.0")["layers"]
-    foreign = {
-        layer["digest"] for layer in layers if layer["annotations"].get("dev.kobako.target") in ("litert", "executorch")
-    } - {layer["digest"] for layer in layers if layer["annotations"].get("dev.kobako.target") == "coreml"}
-    assert len(foreign) == 2
-    assert not any(digest in line for digest in foreign for line in fetched)
+    taken = {layer["digest"] for layer in layers if any(layer["digest"] in line for line in fetched)}
+    mine = {digest_of(content): len(content) for content in expected(package, "coreml").values()}
+    assert taken == set(mine)
+    assert len(fetched) == len(mine)  # each content once, although several files hold it
+    foreign = [layer for layer in layers if layer["annotations"].get(TARGET) in ("litert", "executorch")]
+    assert len({layer["digest"] for layer in foreign} - set(mine)) == 2
 
 
 def test_the_artifact_is_what_other_tools_expect(registry: OciRegistry, package: Path, signer: Signer) -> None:

@@ -394,6 +394,8 @@ def test_a_name_that_no_package_may_hold(place: Path, tmp_path: Path, path: obje
     [
         lambda files: files.append(dict(files[0])),
         lambda files: files.append(files[0] | {"path": files[0]["path"].upper()}),
+        lambda files: files.append(files[0] | {"path": "LITERT/other.bin"}),
+        lambda files: files.append(files[0] | {"path": "litert"}),
         lambda files: files[0].update(size_bytes=-1),
         lambda files: files[0].update(size_bytes=2**60),
         lambda files: files[0].update(size_bytes=True),

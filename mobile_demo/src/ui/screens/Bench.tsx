@@ -26,14 +26,15 @@ export function BenchScreen({ onOpenModels }: { onOpenModels: () => void }) {
   if (!one) return <NoPackage reason="nothingInstalled" onOpenModels={onOpenModels} />;
 
   const begin = async () => {
-    controller.current = new AbortController();
+    const mine = (controller.current = new AbortController());
     setResult(null);
     setError(null);
     setFraction(0);
     try {
-      setResult(await runBench(one, { signal: controller.current.signal, onProgress: setFraction }));
+      setResult(await runBench(one, { controller: mine, onProgress: setFraction }));
     } catch (reason) {
-      setError(asAppError(reason, 'engine'));
+      const known = asAppError(reason, 'engine');
+      setError(known.code === 'aborted' ? null : known); // stopped, as was asked
     } finally {
       setFraction(null);
     }

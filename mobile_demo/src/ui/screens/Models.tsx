@@ -3,7 +3,7 @@ import { useState } from 'react';
 import { View } from 'react-native';
 
 import { useWords } from '../../i18n';
-import { addAddress, addDirectory, packages } from '../../state/packages';
+import { addAddress, addDirectory, packages, type Row } from '../../state/packages';
 import { useStore } from '../../state/store';
 import { LabelledField } from '../fields';
 import { bytesText } from '../format';
@@ -16,7 +16,8 @@ export function ModelsScreen() {
   const { installed, rows, freeBytes, ready } = useStore(packages);
   const used = installed.reduce((sum, one) => sum + one.sizeBytes, 0);
   const ids = new Set(installed.map((one) => one.manifest.build_id));
-  const open = rows.filter((row) => !(row.offer && ids.has(row.offer.manifest.build_id) && row.state === 'offered'));
+  const here = (row: Row) => row.offers.length > 0 && row.offers.every((offer) => ids.has(offer.manifest.build_id));
+  const open = rows.filter((row) => !(here(row) && row.state === 'offered'));
   if (!ready) return null;
   return (
     <View style={{ gap: space.m }}>

@@ -10,6 +10,7 @@ import { engineState, unload } from '../../state/engine';
 import { packages, start } from '../../state/packages';
 import { settings } from '../../state/settings';
 import { useStore } from '../../state/store';
+import { rebound } from '../../tasks/bindings';
 import { LabelledField } from '../fields';
 import { Button, Card, IconButton, Notice, Segments, styles, SwitchRow, Title, Words } from '../parts';
 import { space } from '../theme';
@@ -74,7 +75,7 @@ function Bindings() {
             label={t(task as Key)}
             value={bindings[task] ?? able[0] ?? ''}
             options={able.map((name) => ({ value: name, label: name }))}
-            onChange={(name) => settings.set({ bindings: { ...bindings, [task]: name } })}
+            onChange={(name) => settings.set({ bindings: rebound(bindings, task, name) })}
           />
         </Card>
       ))}

@@ -7,7 +7,8 @@ import { packageFor } from '../../state/engine';
 import { packages } from '../../state/packages';
 import { remember, settings } from '../../state/settings';
 import { useStore } from '../../state/store';
-import { detect, directions, ownName } from '../../tasks/languages';
+import { servedLanguages, type Languages } from '../../tasks/bindings';
+import { detect, ownName } from '../../tasks/languages';
 import { translate } from '../../tasks/run';
 import { ResultCard, SourceField } from '../fields';
 import { LanguageBar } from '../LanguageBar';
@@ -17,11 +18,6 @@ import { space } from '../theme';
 import { useTask } from '../useTask';
 
 const AUTO = 'auto';
-
-interface Languages {
-  readonly sources: readonly string[];
-  readonly targets: readonly string[];
-}
 
 /** What was chosen, or where the package does not know that, the nearest it does. */
 function within({ sources, targets }: Languages, chosen: { readonly source: string; readonly target: string }) {
@@ -42,7 +38,7 @@ export function TranslateScreen({ onOpenModels }: { onOpenModels: () => void }) 
   if (!ready) return null;
   if (!found) return <NoPackage reason="noPackageTranslate" onOpenModels={onOpenModels} />;
 
-  const languages = directions(found.task);
+  const languages = servedLanguages('translate', installed, chosen.bindings);
   const { sources, targets } = languages;
   const { source, target } = within(languages, chosen);
   const told = source === AUTO && text.trim() !== '' ? detect(text, sources) : null;
@@ -51,7 +47,8 @@ export function TranslateScreen({ onOpenModels }: { onOpenModels: () => void }) 
     const spoken = source === AUTO ? told : source;
     setUndetected(spoken === null);
     if (spoken === null) return;
-    const output = await begin(found.installed, found.task, (context) => translate(context, text, spoken, target));
+    const doing = packageFor('translate', installed, { source: spoken, target }) ?? found;
+    const output = await begin(doing.installed, doing.task, (context) => translate(context, text, spoken, target));
     if (output) remember({ task: 'translate', input: text.trim(), output, languages: `${spoken} → ${target}` });
   };
   const from = source === AUTO ? (told ?? sources.find((code) => code !== target) ?? 'en') : source;
