@@ -10,6 +10,15 @@ test('a manifest of the pipeline is read, and an engine gets its own files only'
   expect(filesFor(manifest, 'litert', /\.litertlm$/).map((file) => file.path)).toEqual(['tokenizer/tokenizer.json', 'litert/model.tflite']);
 });
 
+test('a table of per-layer inputs goes to the targets that are fed from it', () => {
+  const { targets, ...rest } = tinyManifest(files);
+  const table = { path: 'embeddings.safetensors', size_bytes: 1, sha256: '0'.repeat(64) };
+  const fed = { ...targets.litert, files: [], table: table.path };
+  const manifest = parseManifest(bytes({ ...rest, files: [...rest.files, table], targets: { ...targets, coreml: fed } }));
+  expect(filesFor(manifest, 'coreml').map((file) => file.path)).toContain(table.path);
+  expect(filesFor(manifest, 'litert').map((file) => file.path)).not.toContain(table.path);
+});
+
 test.each([
   ['../outside'], ['/etc/passwd'], ['a//b'], ['a/./b'], ['a\\b'], [''],
 ])('the path %p is refused', (path) => {
@@ -36,6 +45,7 @@ test.each([
   ['a size that is no number', { files: [{ path: 'a', size_bytes: '1', sha256: '0'.repeat(64) }] }],
   ['a digest that is none', { files: [{ path: 'a', size_bytes: 1, sha256: 'zz' }] }],
   ['no target', { targets: {} }],
+  ['a table from outside', { targets: { litert: { ...tinyManifest(files).targets.litert, table: '../embeddings.safetensors' } } }],
   ['stop ids that are words', { stop_ids: ['eos'] }],
   ['a task without prompt', { tasks: [{ name: 'x', messages: [], stop: [], max_new_tokens: 1, languages: [] }] }],
   ['an unproven flag that is missing', { proven: undefined }],

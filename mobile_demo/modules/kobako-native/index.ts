@@ -2,7 +2,7 @@
 import { requireOptionalNativeModule } from 'expo-modules-core';
 
 interface NativeCoreMLModel {
-  load(path: string, contextTokens: number, prefillTokens: number): Promise<void>;
+  load(path: string, contextTokens: number, prefillTokens: number, table: string | null): Promise<void>;
   reset(): Promise<void>;
   /** Appends tokens and returns the most likely next one. */
   next(ids: number[]): Promise<number>;
@@ -37,7 +37,9 @@ export class CoreMLModel {
     this.model = new native.CoreMLModel();
   }
 
-  load = (path: string, contextTokens: number, prefillTokens: number) => this.model.load(path, contextTokens, prefillTokens);
+  /** `table` is the path of embeddings.safetensors, for models that read per-layer inputs from it. */
+  load = (path: string, contextTokens: number, prefillTokens: number, table: string | null) =>
+    this.model.load(path, contextTokens, prefillTokens, table);
   reset = () => this.model.reset();
   next = (ids: number[]) => this.model.next(ids);
   unload = () => this.model.unload();

@@ -19,8 +19,9 @@ export class CoreMLEngine implements Engine {
     try {
       const native = new CoreMLModel();
       const { context_tokens: context } = model.manifest;
-      const chunk = Number(model.manifest.targets.coreml?.details.prefill_tokens ?? 128);
-      await native.load(model.locate('coreml/model.mlpackage'), context, chunk);
+      const target = model.manifest.targets.coreml;
+      const chunk = Number(target?.details.prefill_tokens ?? 128);
+      await native.load(model.locate('coreml/model.mlpackage'), context, chunk, target?.table ? model.locate(target.table) : null);
       this.native = native;
     } catch (error) {
       throw asAppError(error, 'engine');

@@ -38,6 +38,8 @@ export interface Target {
   readonly needs: { readonly ram_bytes: number; readonly kv_cache_bytes?: number; readonly runtimes: Readonly<Record<string, string>> };
   readonly proven: boolean;
   readonly details: Readonly<Record<string, unknown>>;
+  /** The file with per-layer inputs that the target is fed from, shared by all that are. */
+  readonly table?: string;
 }
 
 export interface Manifest {
@@ -86,7 +88,11 @@ export function parseManifest(bytes: Uint8Array): Manifest {
   if (Object.keys(targets).length === 0) throw bad('no targets');
   Object.entries(targets).forEach(([name, target]) => checkTarget(name, target));
   checkFiles(it.files, 'files');
-  return data as Manifest;
+  const manifest = data as Manifest;
+  for (const { table } of Object.values(manifest.targets)) {
+    if (table !== undefined && !manifest.files.some((file) => file.path === table)) throw bad('a table that is not among the files');
+  }
+  return manifest;
 }
 
 /** Whether a manifest is of a model that answers with vectors or labels, which this app does not run. */
@@ -98,10 +104,12 @@ export function isEncoder(bytes: Uint8Array): boolean {
   }
 }
 
-/** Every file an engine needs: the target's own without what `skip` matches, tokenizer, golden files, legal texts. */
+/** Every file an engine needs: the target's own without what `skip` matches, its table, tokenizer, golden files, legal texts. */
 export function filesFor(manifest: Manifest, target: string, skip?: RegExp): readonly FileEntry[] {
-  const own = manifest.targets[target]?.files ?? [];
-  const shared = manifest.files.filter((file) => /^(tokenizer\/|golden\/|LICENSE|NOTICE|USE_POLICY)/.test(file.path));
+  const { files: own = [], table } = manifest.targets[target] ?? {};
+  const shared = manifest.files.filter(
+    (file) => file.path === table || /^(tokenizer\/|golden\/|LICENSE|NOTICE|USE_POLICY)/.test(file.path),
+  );
   return [...shared, ...own.filter((file) => !skip?.test(file.path))];
 }
 

@@ -8,6 +8,7 @@ enum CoreMLModelError: Error {
   case notLoaded
   case contextFull
   case noLogits
+  case noTable
 }
 
 final class CoreMLModel: SharedObject {
@@ -16,8 +17,10 @@ final class CoreMLModel: SharedObject {
   private var fed: [Int32] = []
   private var contextTokens = 0
   private var prefillTokens = 1
+  private var table: EmbeddingTable?
 
-  func load(path: String, contextTokens: Int, prefillTokens: Int) async throws {
+  /// `table` is the path of embeddings.safetensors, for models that read per-layer inputs from it.
+  func load(path: String, contextTokens: Int, prefillTokens: Int, table: String? = nil) async throws {
     let compiled = try await Self.compiled(URL(fileURLWithPath: path))
     for name in ["prefill", "decode"] {
       let configuration = MLModelConfiguration()
@@ -27,6 +30,7 @@ final class CoreMLModel: SharedObject {
     }
     self.contextTokens = contextTokens
     self.prefillTokens = prefillTokens
+    self.table = try openTable(table)
     try await reset()
   }
 
@@ -53,32 +57,53 @@ final class CoreMLModel: SharedObject {
     functions = [:]
     state = nil
     fed = []
+    table = nil
   }
 
   private func run(_ ids: [Int32]) async throws -> [Float] {
     if ids.count == 1 {
-      let inputs = ["input_ids": try matrix(ids), "position": try vector(Int32(fed.count))]
-      return try await logits("decode", inputs, ids)
+      return try await logits("decode", ids, ["position": try vector(Int32(fed.count))], ids)
     }
     // a chunk must lie inside the cache as a whole; near its end, tokens already fed are fed again
     let start = min(fed.count, contextTokens - prefillTokens)
     let tokens = Array(fed[start...]) + ids
     let padded = tokens + Array(repeating: 0, count: prefillTokens - tokens.count)
     let inputs = [
-      "input_ids": try matrix(padded),
       "position": try vector(Int32(start)),
       "last_index": try vector(Int32(tokens.count - 1)),
     ]
-    return try await logits("prefill", inputs, ids)
+    return try await logits("prefill", padded, inputs, ids)
   }
 
-  private func logits(_ function: String, _ inputs: [String: MLMultiArray], _ ids: [Int32]) async throws -> [Float] {
+  /// Runs a function on `tokens`, of which `ids` have not been fed before.
+  private func logits(
+    _ function: String, _ tokens: [Int32], _ others: [String: MLMultiArray], _ ids: [Int32]
+  ) async throws -> [Float] {
     guard let model = functions[function], let state else { throw CoreMLModelError.notLoaded }
+    var inputs = others
+    inputs["input_ids"] = try matrix(tokens)
+    if let table {
+      let shape = [1, tokens.count, table.layers, table.width]
+      inputs[Self.perLayerInputs] = MLMultiArray(
+        MLShapedArray<Float16>(scalars: try table.perLayerInputs(tokens), shape: shape))
+    }
     let provider = try MLDictionaryFeatureProvider(dictionary: inputs.mapValues { MLFeatureValue(multiArray: $0) })
     let output = try await model.prediction(from: provider, using: state)
     guard let array = output.featureValue(for: "logits")?.multiArrayValue else { throw CoreMLModelError.noLogits }
     fed += ids
     return MLShapedArray<Float>(converting: array).scalars
+  }
+
+  private static let perLayerInputs = "per_layer_inputs"
+
+  /// The table a model is fed from, of the shape that it takes; nil for models that take none.
+  private func openTable(_ path: String?) throws -> EmbeddingTable? {
+    let inputs = functions["decode"]?.modelDescription.inputDescriptionsByName
+    guard let wanted = inputs?[Self.perLayerInputs]?.multiArrayConstraint?.shape else { return nil }
+    guard let path, wanted.count == 4 else { throw CoreMLModelError.noTable }
+    let table = try EmbeddingTable(path: path)
+    try table.check(layers: wanted[2].intValue, width: wanted[3].intValue)
+    return table
   }
 
   private func matrix(_ ids: [Int32]) throws -> MLMultiArray {

@@ -33,8 +33,9 @@ public final class KobakoNativeModule: Module {
     Class("CoreMLModel", CoreMLModel.self) {
       Constructor { CoreMLModel() }
 
-      AsyncFunction("load") { (model: CoreMLModel, path: String, contextTokens: Int, prefillTokens: Int) async throws in
-        try await model.load(path: path, contextTokens: contextTokens, prefillTokens: prefillTokens)
+      AsyncFunction("load") {
+        (model: CoreMLModel, path: String, contextTokens: Int, prefillTokens: Int, table: String?) async throws in
+        try await model.load(path: path, contextTokens: contextTokens, prefillTokens: prefillTokens, table: table)
       }
       AsyncFunction("reset") { (model: CoreMLModel) async throws in
         try await model.reset()
