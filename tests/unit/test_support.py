@@ -49,7 +49,7 @@ def test_a_family_file_is_short() -> None:
 @pytest.mark.parametrize(
     ("model_type", "words"),
     [
-        ("t5", "architecture t5: encoder-decoder"),
+        ("bart", "architecture bart: this encoder-decoder"),
         ("electra", "architecture electra: this encoder"),
         ("modernbert", "architecture modernbert: this encoder"),
         ("lama", "'llama'"),
