@@ -79,7 +79,7 @@ def test_seq2seq(made: Made, case: tuple[Shape, str, str]) -> None:
     wanted, plain = expected(quantized, exported.activations), said(exported, SOURCE, [1] * len(SOURCE))
     limit = 0.02 if exported.activations == "int8-dynamic" else 1e-3
     assert kl_nats(wanted, plain).mean() < limit
-    assert kl_nats(wanted[::-1].copy(), plain).mean() > 10 * limit  # the figure can fail
+    assert kl_nats(wanted[::-1].copy(), plain).mean() > 2 * limit  # another answer fails
     more = CONTEXT - len(SOURCE)
     padded = said(exported, [*SOURCE, *(SOURCE * CONTEXT)[:more]], [1] * len(SOURCE) + [0] * more)
     assert kl_nats(plain, padded).mean() < limit
