@@ -29,6 +29,7 @@ from .prepare import Prepared, fetch_source, prepare
 from .process import Limits, Workers
 from .reference.slices import parse_slice, sliced_name
 from .run import Observer, Request, Run
+from .seq2seq.tasks import own_tasks
 from .stagecode import (
     code_of,
     expect_inputs,
@@ -97,7 +98,8 @@ def _build(run: Run, jobs: int, limit: int, started: float) -> Result:
     prepared = prepare(run, source, limit)
     request = run.request  # its recipe may have been decided by measurement
     home = prepared.quantized.directory
-    tasks = tasks_for(request.tasks, ShippedTokenizer(prepared.quantized.tokenizer_dir), find_head(home))
+    tokenizer = ShippedTokenizer(prepared.quantized.tokenizer_dir)
+    tasks = tasks_for(request.tasks, tokenizer, find_head(home), own_tasks(prepared.quantized.model_type, tokenizer))
     expectations, parts, failures = _make_targets(run, prepared, jobs)
     peak = max([int(stage["peak_rss_bytes"]) for stage in run.stages] + [0])
     if failures and not (request.allow_failing and parts):

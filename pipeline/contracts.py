@@ -24,8 +24,9 @@ Int32Array = npt.NDArray[np.int32]
 Progress = Callable[[float, str], None]
 """Called with a fraction in 0…1 and a few words; must be cheap and must never raise."""
 
-ModelKind = Literal["decoder", "encoder"]
-"""A decoder continues text, token by token; an encoder reads all of it and answers with a vector or with labels."""
+ModelKind = Literal["decoder", "encoder", "seq2seq"]
+"""A decoder continues text, token by token; an encoder reads all of it and answers with a vector or with labels; a
+seq2seq model has an encoder that reads a text and a decoder that writes another, looking at it."""
 
 Activations = Literal["float32", "float16", "int8-dynamic"]
 """What a target computes activations in. ``int8-dynamic``: asymmetric int8 per token, before each linear layer."""
@@ -305,6 +306,7 @@ class Task:
         stop: strings that end the answer, besides the model's stop tokens.
         languages: BCP 47 codes the task is good for; empty = not tied to languages.
         fills: by target language, more fields of the template; when there are any, one of them must be chosen.
+        sources: by source language, the field ``source`` of the template, where it is not English.
         max_new_tokens: of an answer; 0 where none is generated.
         output: what comes back: generated text, an encoder's vector, labels with their probabilities, or the span of a
             passage that answers a question.
@@ -317,4 +319,5 @@ class Task:
     max_new_tokens: int = 128
     languages: tuple[str, ...] = ()
     fills: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
     output: Literal["text", "vector", "labels", "span"] = "text"

@@ -8,6 +8,7 @@ from typing import Any
 
 from . import families
 from .contracts import Recipe
+from .seq2seq.limits import is_seq2seq
 
 BASE_RSS_BYTES = {
     "load": 0.35e9,
@@ -68,6 +69,8 @@ def parameters_of(config: Mapping[str, Any]) -> tuple[int, int]:
 
     Raises KeyError when it does not tell its sizes.
     """
+    if is_seq2seq(config):
+        return seq2seq_parameters_of(config)
     hidden, layers, heads = (entry(config, name) for name in list(OTHER_NAMES)[:3])
     if hidden is None or layers is None or heads is None:
         raise KeyError("hidden_size, num_hidden_layers or num_attention_heads")
@@ -89,6 +92,23 @@ def layer_parameters(config: Mapping[str, Any], hidden: int) -> int:
     attention = hidden * head_dim * (2 * heads + 2 * kv_heads)
     matrices = 2 if is_encoder(config) else 3  # a decoder's third is the gate
     return attention + matrices * hidden * int(config["intermediate_size"])
+
+
+def seq2seq_parameters_of(config: Mapping[str, Any]) -> tuple[int, int]:
+    """The same of an encoder-decoder, whose decoder layers attend twice. Raises KeyError."""
+    hidden, vocabulary = int(config["d_model"]), int(config["vocab_size"])
+    tables = (1 if config.get("tie_word_embeddings", True) else 2) * vocabulary * hidden
+    if "d_kv" in config:  # T5
+        matrices, inner = 3 if "gated" in str(config.get("feed_forward_proj")) else 2, int(config["d_ff"])
+        attention, layers = 4 * hidden * int(config["d_kv"]) * int(config["num_heads"]), int(config["num_layers"])
+        decoder = int(config.get("num_decoder_layers") or layers)
+        return layers * attention + 2 * decoder * attention + (layers + decoder) * matrices * hidden * inner, tables
+    sides = (("encoder", 1), ("decoder", 2))
+    attention = 4 * hidden * hidden
+    return sum(
+        int(config[f"{side}_layers"]) * (times * attention + 2 * hidden * int(config[f"{side}_ffn_dim"]))
+        for side, times in sides
+    ), tables
 
 
 def table_parameters_of(config: Mapping[str, Any]) -> int:

@@ -79,11 +79,11 @@ def expect(
         np.save(out / f"first-logits-{kind}.npy", answers.first_logits)
         float_logits = answers.logits if float_logits is None else float_logits  # "float" sorts first
         figures[kind] = {
-            **_quality(original, answers, windows),
+            **quality(original, answers, windows),
             "noise": _noise(model, kind, windows, answers.logits),
-            "float_kl_nats": float(_compared(float_logits, answers.logits, windows).kl_nats.mean()),
+            "float_kl_nats": float(compared(float_logits, answers.logits, windows).kl_nats.mean()),
         }
-    figures["original"] = {"perplexity": _compared(original.logits, original.logits, windows).perplexity}
+    figures["original"] = {"perplexity": compared(original.logits, original.logits, windows).perplexity}
     scratch.unlink()
     np.save(out / "ids.npy", windows)
     write_json(out / "expect.json", figures)
@@ -111,7 +111,7 @@ def _noise(model: PreTrainedModel, kind: Kind, windows: npt.NDArray[np.int32], l
 
         handle = model.get_input_embeddings().register_forward_hook(perturb)
         try:
-            with torch.inference_mode(), _rounding(model, kind):
+            with torch.inference_mode(), rounding(model, kind):
                 for start, rows in read_window(model, window, new_cache(cache_of(kind))):
                     positions = list(range(start, start + len(rows)))
                     parts.append(
@@ -123,7 +123,8 @@ def _noise(model: PreTrainedModel, kind: Kind, windows: npt.NDArray[np.int32], l
     return {"kl_nats": float(found.kl_nats.mean()), "top1": float(found.same.mean()), "margin": found.margin}
 
 
-def _rounding(model: PreTrainedModel, kind: Kind) -> AbstractContextManager[None]:
+def rounding(model: PreTrainedModel, kind: Kind) -> AbstractContextManager[None]:
+    """Within it, activations are rounded as `kind` tells."""
     from .reference.eager import dynamic_int8_activations
 
     return dynamic_int8_activations(model) if rounds_activations(kind) else nullcontext()
@@ -139,9 +140,10 @@ def _weight_digests(quantized: Quantized) -> dict[str, str]:
     return digests
 
 
-def _quality(original: Answers, answers: Answers, windows: npt.NDArray[np.int32]) -> Mapping[str, Any]:
-    found = _compared(original.logits, answers.logits, windows)
-    own = _compared(original.logits, original.logits, windows)
+def quality(original: Answers, answers: Answers, windows: npt.NDArray[np.int32]) -> Mapping[str, Any]:
+    """What the recipe costs, and what the quantized reference says to the prompts."""
+    found = compared(original.logits, answers.logits, windows)
+    own = compared(original.logits, original.logits, windows)
     return {
         "greedy": answers.greedy,
         "margins": answers.margins,
@@ -153,7 +155,7 @@ def _quality(original: Answers, answers: Answers, windows: npt.NDArray[np.int32]
     }
 
 
-def _compared(expected: Rows, actual: Rows, windows: npt.NDArray[np.int32]) -> Agreement:
+def compared(expected: Rows, actual: Rows, windows: npt.NDArray[np.int32]) -> Agreement:
     """Two models at every position of the windows, a few rows in memory at a time."""
     parts = []
     for number, window in enumerate(windows):
@@ -196,7 +198,7 @@ def answers_of(
         for window, cache in zip(windows, caches, strict=True):
             yield from (part for _, part in read_window(model, window, cache))
 
-    with torch.inference_mode(), _rounding(model, kind):
+    with torch.inference_mode(), rounding(model, kind):
         shape = (*windows.shape, model.config.vocab_size)
         logits: Rows = write_logits(store, shape, rows()) if store else np.concatenate(list(rows())).reshape(shape)
         keys = _keys(caches[0])

@@ -10,6 +10,7 @@ from kobako import targets
 from .contracts import ExportOptions, KvCache
 from .errors import UnsupportedRecipe
 from .estimate import entry, is_encoder
+from .seq2seq.limits import is_seq2seq
 
 
 def check_kv_cache(names: Sequence[str], kv_cache: KvCache) -> None:
@@ -31,6 +32,11 @@ def cache_shapes(config: Mapping[str, Any]) -> tuple[tuple[int, int, int], ...]:
     """
     if is_encoder(config):
         return ()
+    if is_seq2seq(config):  # the source's and the answer's
+        count = config.get("num_decoder_layers") or config.get("num_layers") or config["decoder_layers"]
+        number = int(config.get("decoder_attention_heads") or config["num_heads"])
+        size = int(config.get("d_kv") or config["d_model"] // number)
+        return tuple((number, size, size) for _ in range(2 * int(count)))
     hidden, layers, heads = (
         entry(config, name) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")
     )

@@ -14,6 +14,7 @@ from .contracts import Exported, Measurement, Progress
 from .errors import BadArtifact
 from .prooftext import PROOF_TEXT
 from .protocols import Engine, Generation, Target
+from .seq2seq.engine import engine_of
 from .system import peak_rss_bytes
 from .tokens import ShippedTokenizer
 
@@ -47,7 +48,7 @@ def measure(target: Target, exported: Exported, weight_bytes: int, progress: Pro
     prompt = tokenizer.decode(tokenizer.encode(PROOF_TEXT.read_text(encoding="utf-8"))[:prompt_tokens])
     progress(0.1, "loading")
     started = time.perf_counter()
-    engine = target.engine(exported)
+    engine = engine_of(target, exported)
     load_s = time.perf_counter() - started
     name = engine.name
     with closing(engine):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import families
 from .codec import read_json, to_json, write_json
 from .contracts import Expectations, Exported, ExportOptions, KvCache, Measurement, Quantized, Report, Source, Task
 from .embeddings import link_table
@@ -164,6 +165,7 @@ def report_data(contents: Contents) -> dict[str, Any]:
         "name": contents.quantized.name,
         "source": _without_directories(contents.source),
         "model_type": contents.quantized.model_type,
+        "kind": families.get(contents.quantized.model_type).kind,
         "left_out": list(left_out(contents.source)),
         "head": to_json(find_head(contents.quantized.directory)),
         "recipe": to_json(contents.quantized.recipe),
@@ -241,7 +243,8 @@ def build_manifest(contents: Contents, work: Path) -> dict[str, Any]:
         "stop_ids": list(stop_ids(quantized.directory)),
         "chat_template": ShippedTokenizer(quantized.tokenizer_dir).chat_template,
         "tasks": [to_json(task) for task in contents.tasks],
-        **({"kind": "encoder", "head": to_json(head)} if head else {"kind": "decoder"}),
+        "kind": families.get(quantized.model_type).kind,
+        **({"head": to_json(head)} if head else {}),
         "proven": all(part.report.passed for part in contents.parts),
         "targets": {
             part.exported.target: _target_entry(part, work, _cache_bytes(contents, part)) for part in contents.parts

@@ -12,13 +12,14 @@ from .codec import from_json, read_json
 from .contracts import RECIPES, ExportOptions, Reference, Source
 from .errors import KobakoError
 from .estimate import Estimate, estimate
-from .heads import encoder_task, find_head
+from .heads import encoder_task
 from .kvcache import check_kv_cache, kv_cache_bytes
 from .leftout import left_out, text_only
 from .mixture import Curve, Mixture
 from .prepare import settled
 from .reference.grids import source_grid
 from .run import Request
+from .seq2seq.limits import check_recipe
 from .stagecode import expect_inputs, export_inputs, load_inputs, quantize_inputs, sensitivity_inputs, validate_inputs
 from .system import Machine
 
@@ -100,6 +101,7 @@ def _fetched(request: Request, source: Source, cache: Cache) -> Plan:
         keys.append((f"{name} export", "export", export_key))
         keys.append((f"{name} proof", "validate", stage_key("validate", validate_inputs(export_key, expect_key, name))))
     config = _config(cache, load_key, source)
+    check_recipe(config or {}, recipe)
     need = (
         estimate(config, recipe, list(names))
         if config
@@ -132,13 +134,9 @@ def short_note(stages: list[str]) -> str:
 
 
 def _options(request: Request, cache: Cache, load_key: str) -> ExportOptions:
-    """The request's options; those of an encoder are known once it was loaded."""
+    """The request's options; those of an encoder, or of an encoder-decoder, are known once it was loaded."""
     entry = cache.find("load", load_key)
-    return (
-        settled(request, find_head(from_json(dict(entry.value), Reference).directory)).options
-        if entry
-        else request.options
-    )
+    return settled(request, from_json(dict(entry.value), Reference).directory).options if entry else request.options
 
 
 def _curve(cache: Cache, load_key: str) -> tuple[Mixture, ...]:

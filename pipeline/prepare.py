@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from kobako import targets
 
@@ -23,6 +24,7 @@ from .heads import Head, encoder_task, find_head
 from .mixture import Curve, Goal, Mixture
 from .reference.slices import parse_slice, sliced_name
 from .run import Request, Run
+from .seq2seq.limits import check_recipe, is_seq2seq, own_options
 from .stagecode import load_inputs, quantize_inputs, sensitivity_inputs
 
 GRAPH_BYTES = 1_500_000
@@ -80,7 +82,7 @@ def prepare(run: Run, source: Source, limit: int) -> Prepared:
     )
     value = dict(loaded.value) | {"source": to_json(source)}  # the files may lie elsewhere than when it was cached
     reference = from_json(value, Reference)
-    request = run.request = settled(request, find_head(reference.directory))
+    request = run.request = settled(request, reference.directory)
     check_feasible(reference, request, limit)
     recipe, curve = request.recipe, tuple[Mixture, ...]()
     if request.goal is not None:
@@ -89,22 +91,35 @@ def prepare(run: Run, source: Source, limit: int) -> Prepared:
     return Prepared(source, reference, loaded.key, from_json(quantized.value, Quantized), quantized.key, curve)
 
 
-def settled(request: Request, head: Head | None) -> Request:
-    """The request, its context that of the model where an encoder's was not asked for.
+def settled(request: Request, home: Path) -> Request:
+    """The request, its context that of the model in `home` where it was not asked for and is no decoder's.
 
-    Raises UnsupportedRecipe for what an encoder cannot have: a mixture of 4 and 8 bits, whose sensitivity is measured
-    on next tokens, and a KV cache.
+    Raises UnsupportedRecipe for what an encoder or an encoder-decoder cannot have: a mixture of 4 and 8 bits, whose
+    sensitivity is measured on next tokens, and another KV cache; and for recipes of which `check_recipe` tells.
     """
+    head, config = find_head(home), read_json(home / "config.json")
+    check_recipe(config, request.recipe)
+    if head is None and is_seq2seq(config):
+        if request.options.kv_cache != "float":
+            raise UnsupportedRecipe("caches of an encoder-decoder are floats.", "Leave --kv-cache out.")
+        if request.goal is not None:
+            raise no_mixture("encoder-decoders")
+        return replace(request, options=own_options(request.options, config)) if request.own_context else request
     if head is None:
         return request
     if request.options.kv_cache != "float":
         raise UnsupportedRecipe("an encoder reads its text at once and has no KV cache.", "Leave --kv-cache out.")
     if request.goal is not None:
-        raise UnsupportedRecipe(
-            "mixtures of 4 and 8 bits are measured for models that write text, not for encoders.",
-            "Leave --size-budget and --max-kl out, and name a --recipe.",
-        )
+        raise no_mixture("encoders")
     return replace(request, options=encoder_options(request.options, head)) if request.own_context else request
+
+
+def no_mixture(kind: str) -> UnsupportedRecipe:
+    """The error for a goal that only decoders can be given."""
+    return UnsupportedRecipe(
+        f"mixtures of 4 and 8 bits are measured for models that continue text, not for {kind}.",
+        "Leave --size-budget and --max-kl out, and name a --recipe.",
+    )
 
 
 def encoder_options(options: ExportOptions, head: Head) -> ExportOptions:

@@ -131,6 +131,26 @@ class EncoderRuntime(Protocol):
         """Give everything back."""
 
 
+class Seq2SeqSteps(Protocol):
+    """An encoder-decoder's artifact loaded in its real runtime: its two functions, caches kept between calls."""
+
+    @property
+    def name(self) -> str:
+        """What runs it, with its version; says ``interpreter`` where that is what it is."""
+        ...
+
+    def read(self, ids: Sequence[int], mask: Sequence[int]) -> None:
+        """Run the encoder over a source, 1 to as many tokens as the artifact holds; `mask` is 0 for padding."""
+        ...
+
+    def step(self, token: int, position: int) -> FloatArray:
+        """Logits ``[V]`` that follow `token`, the answer's token at `position`; those before it were given already."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
 class Target(Protocol):
     """One format kobako writes. Each target folder's ``__init__`` holds one instance, called TARGET.
 
@@ -191,6 +211,10 @@ class Target(Protocol):
 
     def encoder(self, exported: Exported) -> EncoderRuntime:
         """Load an encoder's artifact in its real runtime. Raises BadArtifact."""
+        ...
+
+    def seq2seq(self, exported: Exported) -> Seq2SeqSteps:
+        """Load an encoder-decoder's artifact in its real runtime. Raises BadArtifact."""
         ...
 
     def stored_weights(self, exported: Exported) -> Iterator[StoredWeight]:

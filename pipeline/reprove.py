@@ -93,11 +93,15 @@ def default_target(manifest: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What a package shall do: `task` None = its first, `to` a language's code, `max_new_tokens` None = the task's."""
+    """What a package shall do: `task` None = its first, `max_new_tokens` None = the task's.
+
+    `to` and `source`: codes of the answer's language, and of the text's where it is not the task's usual one.
+    """
 
     text: str
     task: str | None = None
     to: str | None = None
+    source: str | None = None
     max_new_tokens: int | None = None
 
 
@@ -113,7 +117,8 @@ def run_package(
     for a language it does not know.
     """
     name, exported, task = _ready(package, target, wanted.task)
-    prompt = build_prompt(task, ShippedTokenizer(package / "tokenizer"), fields_for(task, wanted.text, wanted.to))
+    fields = fields_for(task, wanted.text, wanted.to, wanted.source)
+    prompt = build_prompt(task, ShippedTokenizer(package / "tokenizer"), fields)
     arguments = {
         "target": name,
         "exported": to_json(exported),

@@ -74,23 +74,37 @@ DEFAULTS = ("chat", "summarize", "complete")
 """What a package is for when nobody says: few small models translate."""
 
 
-def tasks_for(names: tuple[str, ...], tokenizer: ShippedTokenizer, head: Head | None = None) -> tuple[Task, ...]:
+def tasks_for(
+    names: tuple[str, ...], tokenizer: ShippedTokenizer, head: Head | None = None,
+    own: Mapping[str, Task] | None = None,
+) -> tuple[Task, ...]:  # fmt: skip
     """The tasks a package declares: those asked for, or what its chat template allows; of an encoder, its head's.
+
+    `own`: the tasks of an encoder-decoder, which are all that it does.
 
     Raises UsageError for a task that does not exist or needs a chat template or a head that the model lacks.
     """
     if head is not None:
         known: Mapping[str, Task] = {head.task: ENCODER_TASKS[head.task]}
+    elif own is not None:
+        known = own
     else:
         known = TASKS if tokenizer.chat_template else BASE_TASKS
     for name in names:
         if name not in known:
             raise UsageError(f"this model has no task {name!r}.", f"Tasks: {', '.join(known)}.")
-    return tuple(known[name] for name in (names or [name for name in known if name in (*DEFAULTS, *ENCODER_TASKS)]))
+    usual = known if own is not None else [name for name in known if name in (*DEFAULTS, *ENCODER_TASKS)]
+    return tuple(known[name] for name in (names or usual))
 
 
-def fields_for(task: Task, text: str, to: str | None) -> dict[str, str]:
-    """The template's fields: the text, and what the target language adds. Raises UsageError for a missing language."""
+def fields_for(task: Task, text: str, to: str | None, source: str | None = None) -> dict[str, str]:
+    """The template's fields: the text, and what the languages add. Raises UsageError for one missing or unknown.
+
+    `to` and `source` are codes of languages; most tasks read English only.
+    """
+    if source is not None and source not in task.sources:
+        known = ", ".join(task.sources) or "none: it reads what it reads"
+        raise UsageError(f"task {task.name!r} cannot be told the source language {source!r}.", f"It knows {known}.")
     if not task.fills:
         if to is not None:
             raise UsageError(f"task {task.name!r} has no target language.", "Leave --to out.")
@@ -98,7 +112,7 @@ def fields_for(task: Task, text: str, to: str | None) -> dict[str, str]:
     if to is None or to not in task.fills:
         said = f"task {task.name!r} does not know the language {to!r}" if to else f"task {task.name!r} needs a language"
         raise UsageError(f"{said}.", f"Give one of them with --to: {', '.join(task.fills)}.")
-    return {**task.fills[to], "text": text}
+    return {**task.fills[to], **({"source": task.sources[source]} if source else {}), "text": text}
 
 
 def build_prompt(task: Task, tokenizer: ShippedTokenizer, fields: Mapping[str, str]) -> str:

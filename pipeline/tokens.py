@@ -80,6 +80,12 @@ class ShippedTokenizer:
         """``bos_token`` and ``eos_token`` as templates see them."""
         return {name: str(self.config.get(name) or "") for name in ("bos_token", "eos_token")}
 
+    @property
+    def special_texts(self) -> list[str]:
+        """How the special tokens are written."""
+        with self._readable():
+            return [token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special]
+
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; special tokens written in it are recognized, none are added."""
         with self._readable():

@@ -58,13 +58,13 @@ def _expect(arguments: Arguments, progress: Progress) -> object:
     reference = from_json(arguments["reference"], Reference)
     quantized = from_json(arguments["quantized"], Quantized)
     options = from_json(arguments["options"], ExportOptions)
-    if families.get(quantized.model_type).kind == "encoder":
-        from .encoder.expect import expect as expect_answers
-
-        out = Path(arguments["out"])
-        return expect_answers(reference, quantized, tuple(arguments["activations"]), options, out, progress)
-    from .expect import expect
-
+    kind = families.get(quantized.model_type).kind
+    if kind == "encoder":
+        from .encoder.expect import expect
+    elif kind == "seq2seq":
+        from .seq2seq.expect import expect
+    else:
+        from .expect import expect
     return expect(reference, quantized, tuple(arguments["activations"]), options, Path(arguments["out"]), progress)
 
 
@@ -102,7 +102,6 @@ def _validate(arguments: Arguments, progress: Progress) -> object:
     from kobako import targets
 
     from . import standard
-    from .validate import validate
 
     exported = from_json(arguments["exported"], Exported)
     recipe = from_json(arguments["recipe"], Recipe)
@@ -113,6 +112,10 @@ def _validate(arguments: Arguments, progress: Progress) -> object:
     else:
         expectations = from_json(arguments["expectations"], Expectations)
         held_against = standard.from_expectations(expectations, recipe, exported.activations)
+    if exported.kind == "seq2seq":
+        from .seq2seq.proof import validate
+    else:
+        from .validate import validate
     return validate(targets.get(arguments["target"]), exported, held_against, progress)
 
 
@@ -145,8 +148,9 @@ def _generate(arguments: Arguments, progress: Progress) -> object:
     from kobako import targets
 
     from .generate import Until
+    from .seq2seq.engine import engine_of
 
-    engine = targets.get(arguments["target"]).engine(from_json(arguments["exported"], Exported))
+    engine = engine_of(targets.get(arguments["target"]), from_json(arguments["exported"], Exported))
     told = Until(arguments["stop"], lambda piece: progress(0.0, piece))
     try:
         said = engine.generate(arguments["prompt"], arguments["max_new_tokens"], told)

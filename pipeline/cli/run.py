@@ -25,7 +25,7 @@ Example: kobako run dist/my-set --task translate --to fr "How much does this boo
 @click.argument("texts", metavar="[TEXT]...", nargs=-1)
 @click.option("--task", help="One of the package's tasks [default: its first].")
 @click.option("--to", help="Target language of a translation, such as fr.")
-@click.option("--from", "source", help="Of a set: language of the text, where the set chooses by it.")
+@click.option("--from", "source", help="Language of the text, where package or set read several [default: English].")
 @click.option("--domain", help="Of a set: what the text is about, where the set chooses by it, such as finance.")
 @click.option("--target", "-t", help="executorch, coreml or litert [default: the first that runs here].")
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer [default: the task's].")
@@ -55,13 +55,13 @@ def command(
     from ..errors import UsageError
     from ..reprove import Wanted, is_encoder, run_package
 
-    package, task = _member(package, task, source, to, domain)
+    package, task, source = _member(package, task, source, to, domain)
     given = texts or (_standard_input(),)
     if not all(text.strip() for text in given):
         raise UsageError("the text is empty.", "Give some words.")
     if is_encoder(package):
-        if to is not None or max_tokens is not None:
-            raise UsageError("this package writes no text.", "Leave --to and --max-tokens out.")
+        if to is not None or source is not None or max_tokens is not None:
+            raise UsageError("this package writes no text.", "Leave --to, --from and --max-tokens out.")
         _read(package, target, task, given, as_json=as_json, quiet=quiet)
         return
     if len(given) > 1:
@@ -71,7 +71,8 @@ def command(
         if not as_json:
             click.echo(piece, nl=False)
 
-    said = run_package(package, target, Wanted(text=given[0], task=task, to=to, max_new_tokens=max_tokens), show)
+    wanted = Wanted(text=given[0], task=task, to=to, source=source, max_new_tokens=max_tokens)
+    said = run_package(package, target, wanted, show)
     if as_json:
         print_json(to_json(said))
         return
@@ -84,18 +85,21 @@ def command(
 
 def _member(
     package: Path, task: str | None, source: str | None, to: str | None, domain: str | None
-) -> tuple[Path, str | None]:
-    """The package that shall run, and its task: of a set, what its table says."""
+) -> tuple[Path, str | None, str | None]:
+    """The package that shall run, its task, and the source language it is to be told: of a set, what its table says."""
     from ..errors import UsageError
+    from ..manifest import read_manifest
     from ..sets.check import package_for
     from ..sets.table import is_set
 
     if is_set(package):
         member, route = package_for(package, task, source=source, to=to, domain=domain)
-        return member, route.task
-    if source is not None or domain is not None:
-        raise UsageError(f"{package} is no set of packages.", "Leave --from and --domain out.")
-    return package, task
+        tasks = read_manifest(member)["tasks"]
+        told = any(one["name"] == route.task and one.get("sources") for one in tasks)
+        return member, route.task, source if told else None  # others are of one language, by which they were chosen
+    if domain is not None:
+        raise UsageError(f"{package} is no set of packages.", "Leave --domain out.")
+    return package, task, source
 
 
 def _standard_input() -> str:

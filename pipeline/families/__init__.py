@@ -18,14 +18,16 @@ class Family:
 
     Attributes:
         model_type: exactly as in config.json.
-        kind: a ``decoder`` continues text; an ``encoder`` reads all of it at once (`kobako.pipeline.encoder`).
+        kind: a ``decoder`` continues text; an ``encoder`` reads all of it at once (`kobako.pipeline.encoder`);
+            a ``seq2seq`` model does both (`kobako.pipeline.seq2seq`).
         embedding: parameter name of the token embedding ``[V, hidden]``.
         head: parameter name of the output projection ``[V, hidden]``; absent from files when tied; encoders: empty.
-        heads: of an encoder, first parts of the names of all modules that are not the bare model's.
+        heads: first parts of the names of all modules that the embedding's name does not begin with.
         filler: of an encoder, the first module behind the bare model that tells what a masked token was.
         filler_table: parameter name of its projection ``[V, hidden]``, which is the embedding's table.
         positions_behind_padding: of an encoder, positions are counted from behind the padding token's id, not from 0.
-        layers: module path of the list of layers.
+        layers: module path of the list of layers, of a seq2seq model those of its decoder.
+        cross: of a seq2seq model, the linear layers of a decoder layer that make keys and values of the source.
         feeds: modules of a layer whose outputs go, channel by channel, into these linear layers and nowhere
             else, so that a scale can move from one to the other (`kobako.pipeline.smooth`).
         norm_offset: what the modeling code adds to the stored weights of its RMSNorms (Gemma: 1).
@@ -68,6 +70,7 @@ class Family:
     filler_table: str = ""
     positions_behind_padding: bool = False
     layers: str = "model.layers"
+    cross: tuple[str, ...] = ()
     feeds: Mapping[str, tuple[str, ...]] = field(
         default_factory=lambda: {
             "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -156,7 +159,8 @@ def check_known(model_type: str) -> None:
 
     if model_type in known.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
         raise UnsupportedModel(
-            f"architecture {model_type}: encoder-decoder models are not exported yet.", "Name a decoder-only model."
+            f"architecture {model_type}: this encoder-decoder is not supported.",
+            f"Encoder-decoders are supported as {', '.join(name for name in names() if get(name).kind == 'seq2seq')}.",
         )
     if model_type in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and model_type not in ENCODERS:
         return

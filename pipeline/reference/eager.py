@@ -39,6 +39,8 @@ def load_config(directory: Path) -> PretrainedConfig:
     own = own_class(read_json(directory / "config.json")["model_type"])
     kind = AutoConfig if own is None else own.config_class
     config: PretrainedConfig = kind.from_pretrained(directory, local_files_only=True)
+    if config.is_encoder_decoder:  # T5's says that its head is tied whatever the file says
+        config.tie_word_embeddings = bool(read_json(directory / "config.json").get("tie_word_embeddings", True))
     return config
 
 
@@ -113,9 +115,24 @@ def empty_encoder(config: PretrainedConfig, head: Head, attention: str | None = 
     return model
 
 
+def empty_seq2seq(config: PretrainedConfig, attention: str | None = None) -> Any:
+    """The same of an encoder-decoder with its head."""
+    from accelerate import init_empty_weights
+
+    from .seq2seq import seq2seq_modules
+
+    with init_empty_weights(include_buffers=False):
+        model = seq2seq_modules(config, attention)
+    stored_buffers(model)
+    tie(model)
+    return model
+
+
 def empty_model_in(directory: Path, attention: str | None = None) -> Any:
-    """The empty model, decoder or encoder, that a Reference's or a Quantized's directory describes."""
+    """The empty model of any kind that a Reference's or a Quantized's directory describes."""
     config, head = load_config(directory), find_head(directory)
+    if config.is_encoder_decoder:
+        return empty_seq2seq(config, attention)
     return empty_model(config, attention) if head is None else empty_encoder(config, head, attention)
 
 

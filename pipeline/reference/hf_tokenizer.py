@@ -13,6 +13,9 @@ from typing import Any
 
 from ..contracts import Source
 from ..errors import IntegrityError, UnsupportedModel
+from ..seq2seq.facts import NAMES_LANGUAGES
+from ..seq2seq.tasks import languages_of
+from ..tokens import ShippedTokenizer
 
 NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
 CONFIG = "tokenizer_config.json"
@@ -36,7 +39,7 @@ def has(source: Source, name: str) -> bool:
 
 def missing(source: Source, whose: str = "") -> UnsupportedModel:
     """The error for a checkpoint whose tokenizer cannot be used; `whose`: the model that it shares one with."""
-    names = ("tokenizer.model", "vocab.json", "vocab.txt", "merges.txt")
+    names = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt", "merges.txt")
     other = sorted(name for name in names if has(source, name))
     if whose and not other:
         return UnsupportedModel(
@@ -79,6 +82,34 @@ def write_encoders(source: Source, tokenizer_dir: Path, model_config: Mapping[st
     whole = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(whole | {"truncation": None, "padding": None}, ensure_ascii=False), encoding="utf-8")
     write_settings(source, tokenizer_dir, model_config)
+
+
+def write_seq2seq(source: Source, tokenizer_dir: Path, model_config: Mapping[str, Any]) -> None:
+    """The same for an encoder-decoder, without padding; where prompts name the languages, the tokenizer adds nothing.
+
+    Raises UnsupportedModel when there is no tokenizer.json, or none with the languages' tokens.
+    """
+    if not has(source, "tokenizer.json") and model_config["model_type"] == "marian":
+        raise UnsupportedModel(
+            f"{source.name} has no tokenizer.json; Marian's two SentencePiece models, one for each side (source.spm, "
+            "target.spm), are not turned into one.",
+            "Name a checkpoint of the same model with a tokenizer.json.",
+        )
+    if not has(source, "tokenizer.json"):
+        raise missing(source)
+    path = tokenizer_dir / "tokenizer.json"
+    shutil.copyfile(source.directory / "tokenizer.json", path)
+    opened(path)
+    whole = json.loads(path.read_text(encoding="utf-8")) | {"truncation": None, "padding": None}
+    if model_config["model_type"] in NAMES_LANGUAGES:
+        whole["post_processor"] = None
+    path.write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8")
+    write_settings(source, tokenizer_dir, model_config)
+    if model_config["model_type"] in NAMES_LANGUAGES and not languages_of(ShippedTokenizer(tokenizer_dir)):
+        raise UnsupportedModel(
+            f"the tokenizer.json of {source.name} has no special tokens of languages, such as __fr__ or fra_Latn.",
+            "Make one with the model's own tokenizer class: AutoTokenizer.from_pretrained(MODEL).save_pretrained(DIR).",
+        )
 
 
 def from_vocabulary(source: Source, config: Mapping[str, Any]) -> Any:

@@ -93,6 +93,8 @@ def load_directory(source: Source, out: Path, task: EncoderTask | None) -> dict[
     if family.rewrite is not None:
         config = family.rewrite(config)
         family = families.get(config["model_type"])
+    if family.kind == "seq2seq":
+        check_seq2seq(config)
     check_rope(config)
     files = [open_safetensors(path) for path in safetensors_paths(source)]
     packing = packing_of(config)
@@ -120,11 +122,23 @@ def load_directory(source: Source, out: Path, task: EncoderTask | None) -> dict[
         hf_tokenizer.write_encoders(source, out / "tokenizer", config)
         checkpoint = Checkpoint(source=source, family=family, config=config, names=names)
         write_head(head_for(checkpoint, ShippedTokenizer(out / "tokenizer"), task), out)
+    elif family.kind == "seq2seq":
+        hf_tokenizer.write_seq2seq(source, out / "tokenizer", config)
     else:
         hf_tokenizer.write(source, out / "tokenizer", config, family.tokenizer)
     config.pop("auto_map", None)  # a known architecture needs no code of the repository
     config.pop("quantization_config", None)  # from here on the weights are the floats that they stand for
     return config
+
+
+def check_seq2seq(config: Mapping[str, Any]) -> None:
+    """Raise UnsupportedModel for an encoder-decoder whose two sides do not read one table."""
+    shared = config.get("share_encoder_decoder_embeddings", True)
+    if not shared or config.get("decoder_vocab_size", config.get("vocab_size")) != config.get("vocab_size"):
+        raise UnsupportedModel(
+            f"this {config['model_type']} has a vocabulary for the source and another for the answer.",
+            "Name a checkpoint that shares its embeddings.",
+        )
 
 
 def check_shapes(config: Mapping[str, Any], family: families.Family, names: Mapping[str, tuple[Any, str]]) -> None:

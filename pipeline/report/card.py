@@ -15,6 +15,7 @@ from . import encoder, words
 from .facts import TargetFacts, cache_words, headline, origin_words, recipe_words, targets_of
 from .markdown import block, code, markdown_table, proof_table, text
 from .page import unverified
+from .rows import is_seq2seq
 from .snippets import run_snippet
 
 # identifiers the Hub knows (huggingface.co/docs/hub/repositories-licenses); anything else must be "other" with a name
@@ -138,9 +139,18 @@ def _run(data: Mapping[str, Any], targets: list[TargetFacts]) -> str:
         endings = {"executorch": ".pte", "coreml": ".mlpackage", "litert": ".tflite"}
         places = [(t, _find(t, endings.get(t.name, ""), "model")) for t in targets]
         return "\n\n".join([*parts, *(run_snippet(data, t.name, t.title, place) for t, place in places)])
+    if is_seq2seq(data):
+        return "\n\n".join([*parts, SEQ2SEQ_RUN])
     writers = {"executorch": _run_executorch, "coreml": _run_coreml, "litert": _run_litert}
     parts += [writers[target.name](target) for target in targets if target.name in writers]
     return "\n\n".join(parts)
+
+
+SEQ2SEQ_RUN = (
+    "An app runs the file's `encode` once for a source, and then `decode` for each token of the answer: what the first "
+    "gives goes into the second, and each call's caches into the next. `kobako inspect` lists both functions' inputs; "
+    "`begin_ids` and `stop_ids` of `kobako.json` tell what an answer begins and ends with."
+)
 
 
 def _find(target: TargetFacts, ending: str, otherwise: str) -> str:

@@ -28,6 +28,17 @@ class Row:
     cells: tuple[Cell, ...]
 
 
+SECOND = {
+    False: ("Fidelity, prefill", "the same, many tokens at once"),
+    True: ("Fidelity, padded", "the same, other tokens masked behind the source"),
+}
+
+
+def is_seq2seq(data: Mapping[str, Any]) -> bool:
+    """Whether the report is of an encoder-decoder."""
+    return bool(data.get("kind") == "seq2seq")
+
+
 def table(data: Mapping[str, Any]) -> list[Row]:
     """The proof's table: target × figures, one row per figure."""
     targets = targets_of(data)
@@ -49,7 +60,7 @@ def table(data: Mapping[str, Any]) -> list[Row]:
         row("Verdict", "whether every check holds", _verdict),
         row("Size", "all files of this format", _size),
         row("Fidelity, decode", "against the quantized model, token by token", lambda t: _agreement(t, "decode")),
-        row("Fidelity, prefill", "the same, many tokens at once", lambda t: _agreement(t, "prefill")),
+        row(*SECOND[is_seq2seq(data)], lambda t: _agreement(t, "prefill")),
         row("Quality", "the quantized model against the original", _quality),
         row("Same text", "prompts continued exactly as the reference does", _greedy),
         row("Reading a prompt", "prefill, tokens per second", lambda t: _speed(t, "prefill_tokens_per_s")),

@@ -33,12 +33,17 @@ class Answer:
     wanted: int = 0
 
 
-def check_tokenizer(directory: Path, standard: Standard) -> list[Check]:
-    """The files beside the artifact give the same prompts and the same ids as the reference's tokenizer gave."""
+def check_tokenizer(
+    directory: Path, standard: Standard, render: Callable[[ShippedTokenizer], list[str]] = prompts_for
+) -> list[Check]:
+    """The files beside the artifact give the same prompts and the same ids as the reference's tokenizer gave.
+
+    `render`: what makes the prompts with a tokenizer.
+    """
     wanted_prompts, wanted_ids = standard.facts["prompts"], standard.facts["prompt_ids"]
     try:
         tokenizer = ShippedTokenizer(directory)
-        prompts = prompts_for(tokenizer)
+        prompts = render(tokenizer)
         ids = [tokenizer.encode_prompt(prompt) for prompt in wanted_prompts]
     except (OSError, ValueError, KeyError, KobakoError) as error:
         return [_check("tokenizer", "unreadable", "files beside the artifact", passed=False, detail=str(error))]

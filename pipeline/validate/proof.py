@@ -30,7 +30,7 @@ def validate(target: Target, exported: Exported, standard: Standard, progress: P
     progress(0.01, "reading the integers back")
     checks.append(check_weights(target.stored_weights(exported), standard.facts["weight_digests"]))
     checks += _prove_fidelity(target, exported, standard, progress, figures)
-    checks += _quality_checks(standard, figures)
+    checks += quality_checks(standard, figures)
     checks += _prove_behaviour(target, exported, standard, progress, figures)
     return Report(
         target=exported.target,
@@ -51,8 +51,8 @@ def _prove_fidelity(
     hint = first_departing_layer(errors, exported.activations)
     gate = fidelity_gate(exported.activations, standard.quality["noise"], exported.kv_cache)
     figures["fidelity"] = {
-        "decode": _figures(decode),
-        "prefill": _figures(prefill),
+        "decode": comparison_figures(decode),
+        "prefill": comparison_figures(prefill),
         "key_error_per_layer": errors,
         "first_departing_layer": hint,
     }
@@ -62,7 +62,8 @@ def _prove_fidelity(
     return [*checks, noise] if noise else checks
 
 
-def _figures(comparison: Comparison) -> dict[str, Any]:
+def comparison_figures(comparison: Comparison) -> dict[str, Any]:
+    """A comparison for the report."""
     return {
         "positions": len(comparison.kl_nats),
         "kl_nats": comparison.mean_kl,
@@ -73,7 +74,8 @@ def _figures(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _quality_checks(standard: Standard, figures: dict[str, Any]) -> list[Check]:
+def quality_checks(standard: Standard, figures: dict[str, Any]) -> list[Check]:
+    """Quantized reference against the original: what the recipe costs."""
     quality, gate = standard.quality, quality_gate(standard.recipe)
     figures["quality"] = {key: quality[key] for key in quality if key not in ("greedy", "margins")}
     advice = "try --recipe int8" if standard.recipe.weight_bits == 4 else "try --recipe float16"

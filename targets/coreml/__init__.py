@@ -8,7 +8,7 @@ from typing import Any
 
 from kobako.pipeline.contracts import Activations, Exported, ExportOptions, KvCache, Progress, Quantized, Recipe
 from kobako.pipeline.embeddings import table_path
-from kobako.pipeline.protocols import EncoderRuntime, Engine, KvCost, Runtime, StoredWeight
+from kobako.pipeline.protocols import EncoderRuntime, Engine, KvCost, Runtime, Seq2SeqSteps, StoredWeight
 
 PACKAGE = "model.mlpackage"
 
@@ -29,13 +29,18 @@ class CoreML:
         return "float16"
 
     def export(self, quantized: Quantized, options: ExportOptions, out: Path, progress: Progress) -> Exported:
-        """See `export.export`, and for encoders `encoder.export`."""
+        """See `export.export`, and for other kinds than decoders `encoder.export` and `seq2seq.export`."""
         from kobako.pipeline import families
 
-        if families.get(quantized.model_type).kind == "encoder":
+        kind = families.get(quantized.model_type).kind
+        if kind == "encoder":
             from .encoder import export as export_encoder
 
             return export_encoder(quantized, options, out, progress)
+        if kind == "seq2seq":
+            from .seq2seq import export as export_seq2seq
+
+            return export_seq2seq(quantized, options, out, progress)
         from .export import export
 
         return export(quantized, options, out, progress)
@@ -57,6 +62,12 @@ class CoreML:
         from .encoder import open_encoder
 
         return open_encoder(exported.directory / PACKAGE)
+
+    def seq2seq(self, exported: Exported) -> Seq2SeqSteps:
+        """An encoder-decoder's artifact in the same runtime. Raises BadArtifact."""
+        from .seq2seq import open_seq2seq
+
+        return open_seq2seq(exported.directory / PACKAGE)
 
     def stored_weights(self, exported: Exported) -> Iterator[StoredWeight]:
         """Every matrix, read back out of the package's weight file. Raises BadArtifact."""

@@ -49,7 +49,7 @@ def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Pr
     for number, length in enumerate(lengths):
         progress(0.1 + 0.8 * number / len(lengths), f"converting {PREFIX}{length}")
         lowered[f"{PREFIX}{length}"] = convert(
-            trace(model, shapes, length), input_types(shapes, length), ANSWER, states=[]
+            trace(model, shapes, length), input_types(shapes, length), (ANSWER,), states=[]
         )
     progress(0.9, "writing weights")
     described = EncoderDescription(
@@ -105,13 +105,15 @@ def registered_attention() -> Iterator[None]:
 
 def attend(
     _module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor,
-    scaling: float | None = None, **_named: Any,
+    scaling: float | None = None, position_bias: torch.Tensor | None = None, **_named: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """``[1, N, T, D]`` each, and the mask ``[1, 1, 1, T]`` that is added to the scores → ``[1, T, N, D]``."""
+    """``[1, N, T, D]`` each, mask ``[1, 1, 1, T]`` and bias that are added to the scores → ``[1, T, N, D]``."""
     factor = (scaling or query.shape[-1] ** -0.5) * query.shape[-1] ** 0.5
     if abs(factor - 1.0) > 1e-6:  # the fused Core ML op has no scale input
         query = query * factor
     shown = mask.expand(1, 1, query.shape[2], key.shape[2])
+    if position_bias is not None:
+        shown = shown + position_bias
     return functional.scaled_dot_product_attention(query, key, value, attn_mask=shown).transpose(1, 2), None
 
 
@@ -159,7 +161,7 @@ class CoreMLSession:
             outputs: dict[str, Array] = self._models[function].predict(dict(inputs))
         except RuntimeError as error:
             raise BadArtifact(f"Core ML cannot run {function}: {error}.", "Export the model again.") from error
-        if not np.isfinite(outputs[ANSWER]).all():
+        if not all(np.isfinite(values).all() for values in outputs.values()):
             raise BadArtifact(f"{function} answers with infinity or NaN.", "On Linux, validate names the operation.")
         return outputs
 

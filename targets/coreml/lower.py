@@ -11,7 +11,7 @@ import gc
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,18 +74,19 @@ def value_name(parameter: str) -> str:
 
 def lower(model: StatefulModel, shapes: Mapping[str, tuple[int, ...]], chunk: int) -> Lowered:
     """Trace and convert `model` for chunks of `chunk` tokens."""
-    return convert(trace(model, shapes, chunk), input_types(model, shapes, chunk), "logits", state_types(model))
+    return convert(trace(model, shapes, chunk), input_types(model, shapes, chunk), ("logits",), state_types(model))
 
 
-def convert(traced: Any, inputs: list[Any], output: str, states: list[Any]) -> Lowered:
-    """A TorchScript trace as a Core ML function with one float16 output."""
+def convert(traced: Any, inputs: list[Any], outputs: Sequence[str], states: list[Any]) -> Lowered:
+    """A TorchScript trace as a Core ML function with float16 outputs of these names."""
     import coremltools as ct
 
     pipeline = ct.PassPipeline([f"common::{name}" for name in PASSES], "kobako")
     with lean_conversion() as validate:
         converted = ct.convert(
             traced, inputs=inputs, states=states, pass_pipeline=pipeline,
-            outputs=[ct.TensorType(output, dtype=numpy_half())], minimum_deployment_target=ct.target.iOS18,
+            outputs=[ct.TensorType(name, dtype=numpy_half()) for name in outputs],
+            minimum_deployment_target=ct.target.iOS18,
             compute_precision=ct.precision.FLOAT16, compute_units=ct.ComputeUnit.CPU_ONLY, skip_model_load=True,
         )  # fmt: skip
         validate(converted._mil_program)

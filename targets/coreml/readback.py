@@ -11,22 +11,25 @@ from kobako.pipeline.errors import BadArtifact
 from kobako.pipeline.protocols import StoredWeight
 
 from .mil.program import Function, Literal, Operation, Program, read_package
-from .selfdescription import read_weights
+from .selfdescription import is_seq2seq, read_weights
 
 
 def stored_weights(package: Path, table: Path | None = None) -> Iterator[StoredWeight]:
     """Codes and scales of every matrix under its Hugging Face name; the rows of the `table` beside the package.
 
-    Raises BadArtifact when a matrix is missing, or when the functions do not all use the same bytes.
+    Raises BadArtifact when a matrix is missing, or when the functions that use it do not use the same bytes. Encoder
+    and decoder of one model are functions with matrices of their own; otherwise every function uses every matrix.
     """
     program = read_package(package)
     makers = [{name: op for op in one.operations for name, _ in op.outputs} for one in program.functions.values()]
+    apart = is_seq2seq(program.metadata)
     for value, parameter in read_weights(program.metadata).items():
-        if any(value not in one for one in makers):
+        using = [one[value] for one in makers if value in one]
+        if not using or (len(using) < len(makers) and not apart):
             raise BadArtifact(f"{parameter} is not in every function of the package.", "Export the model again.")
-        if len({tuple(sorted(places(one[value]).items())) for one in makers}) > 1:
+        if len({tuple(sorted(places(one).items())) for one in using}) > 1:
             raise BadArtifact(f"the functions of the package use different bytes for {parameter}.", "Export again.")
-        yield stored(program, makers[0][value], parameter)
+        yield stored(program, using[0], parameter)
     if table is not None:
         rows = open_table(table)
         yield StoredWeight(name=rows.layout.parameter, codes=rows.data, scales=None)

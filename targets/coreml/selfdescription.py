@@ -11,6 +11,7 @@ from kobako.pipeline.errors import BadArtifact
 
 PREFIX = "kobako."
 FORMAT = 1
+SEQ2SEQ = "seq2seq"
 PER_LAYER_INPUTS = "per_layer_inputs"
 """The input ``[1, T, L, W]`` float16: a table's values of the tokens, times its multiplier."""
 
@@ -67,6 +68,36 @@ class EncoderDescription:
         return as_metadata({**vars(self), "lengths": list(self.lengths), "weights": dict(self.weights)})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Seq2SeqDescription:
+    """The same of an encoder-decoder, with functions ``encode`` and ``decode``.
+
+    Attributes:
+        context_tokens: of the source, and slots of the answer's caches.
+        layers: of the decoder: ``cross_k_0`` … ``cross_v_{layers - 1}`` and ``self_k_0`` … are its caches.
+        vocabulary: how many logits.
+        weights: Hugging Face parameter name by MIL value name.
+    """
+
+    name: str
+    model_type: str
+    recipe: str
+    context_tokens: int
+    layers: int
+    vocabulary: int
+    weights: Mapping[str, str]
+    kind: str = SEQ2SEQ
+
+    def metadata(self) -> dict[str, str]:
+        """As strings for the model file."""
+        return as_metadata({**vars(self), "weights": dict(self.weights)})
+
+
+def is_seq2seq(metadata: Mapping[str, str]) -> bool:
+    """Whether a package says that it is an encoder-decoder."""
+    return metadata.get(PREFIX + "kind") == SEQ2SEQ
+
+
 def as_metadata(facts: Mapping[str, Any]) -> dict[str, str]:
     """Facts as strings under ``kobako.``; what is no string already, as JSON."""
     whole = {**facts, "format": FORMAT}
@@ -102,6 +133,23 @@ def read_encoder(metadata: Mapping[str, str]) -> EncoderDescription:
     except (KeyError, ValueError, TypeError) as error:
         raise BadArtifact(
             f"the package is not an encoder of kobako's: {error!r}.", "Export the model again."
+        ) from error
+
+
+def read_seq2seq(metadata: Mapping[str, str]) -> Seq2SeqDescription:
+    """The description of an encoder-decoder. Raises BadArtifact when there is none."""
+    weights = read_weights(metadata)
+    try:
+        if not is_seq2seq(metadata):
+            raise ValueError("another kind of model")
+        return Seq2SeqDescription(
+            name=metadata[PREFIX + "name"], model_type=metadata[PREFIX + "model_type"],
+            recipe=metadata[PREFIX + "recipe"], context_tokens=int(metadata[PREFIX + "context_tokens"]),
+            layers=int(metadata[PREFIX + "layers"]), vocabulary=int(metadata[PREFIX + "vocabulary"]), weights=weights,
+        )  # fmt: skip
+    except (KeyError, ValueError, TypeError) as error:
+        raise BadArtifact(
+            f"the package is not an encoder-decoder of kobako's: {error!r}.", "Export the model again."
         ) from error
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kobako.pipeline.contracts import Activations, Exported, ExportOptions, KvCache, Progress, Quantized, Recipe
-from kobako.pipeline.protocols import EncoderRuntime, Engine, KvCost, Runtime, StoredWeight
+from kobako.pipeline.protocols import EncoderRuntime, Engine, KvCost, Runtime, Seq2SeqSteps, StoredWeight
 
 
 class ExecuTorch:
@@ -31,13 +31,18 @@ class ExecuTorch:
         return activations(recipe)
 
     def export(self, quantized: Quantized, options: ExportOptions, out: Path, progress: Progress) -> Exported:
-        """See `export.export`, and for encoders `encoder.export`."""
+        """See `export.export`, and for other kinds than decoders `encoder.export` and `seq2seq.export`."""
         from kobako.pipeline import families
 
-        if families.get(quantized.model_type).kind == "encoder":
+        kind = families.get(quantized.model_type).kind
+        if kind == "encoder":
             from .encoder import export as export_encoder
 
             return export_encoder(quantized, options, out, progress)
+        if kind == "seq2seq":
+            from .seq2seq import export as export_seq2seq
+
+            return export_seq2seq(quantized, options, out, progress)
         from .export import export
 
         return export(quantized, options, out, progress)
@@ -59,6 +64,12 @@ class ExecuTorch:
         from .encoder import PteEncoder
 
         return PteEncoder(exported)
+
+    def seq2seq(self, exported: Exported) -> Seq2SeqSteps:
+        """An encoder-decoder's artifact in the same runtime. Raises BadArtifact."""
+        from .seq2seq import PteSeq2Seq
+
+        return PteSeq2Seq(exported)
 
     def stored_weights(self, exported: Exported) -> Iterator[StoredWeight]:
         """Every weight matrix, read back out of the bytes of ``model.pte``."""

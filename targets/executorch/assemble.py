@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -92,21 +93,25 @@ class Lowering:
     """Writes the delegates one after the other; remembers the data key of each constant."""
 
     def __init__(
-        self, flat: Flat, steps: Sequence[Step], max_tokens: int, aliases: Mapping[str, str], lookups: Mapping[str, str]
-    ) -> None:
-        """`lookups`: names of what host operators look up, by the entry that tells them."""
+        self, flat: Flat, steps: Sequence[Step], max_tokens: int, aliases: Mapping[str, str],
+        lookups: Mapping[str, str], others: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """`lookups`: names of what host operators look up, by the entry that tells them, in the file's last method.
+
+        `others`: data keys of the methods before it.
+        """
         self.flat = flat
         self.aliases = aliases
         self.lookups = lookups
         self.last = [step.segment for step in steps if step.segment is not None][-1]
         self.max_tokens = max_tokens
-        self.keys: dict[str, str] = {}
+        self.keys: dict[str, str] = dict(others or {})
 
     def module(self, segment: Segment) -> Any:
         """ExecuTorch's module for the delegate of a segment; the last one also holds the names of all weights."""
         delegate = Writer(segment, self.flat.tensors, self.max_tokens).write()
         self.keys.update(delegate.keys)
-        if segment is self.last:
+        if segment is self.last and self.lookups:
             names = {**self.lookups, **weight_names(self.keys, self.aliases)}
             delegate.data[NAMES_KEY] = json.dumps(names, separators=(",", ":")).encode()
         return lowered_module(segment, delegate)
@@ -141,19 +146,26 @@ def host_module(flat: Flat, steps: Sequence[Step], lowering: Lowering, progress:
     return fx.GraphModule(root, graph)
 
 
-def executorch_program(
-    module: nn.Module, example: tuple[torch.Tensor, ...], dynamic: Any, constants: Mapping[str, Any]
-) -> Any:
-    """Export the host program and run ExecuTorch's passes: memory plan, out variants, emission.
+@dataclass(frozen=True)
+class Method:
+    """One entry of a program: the host module, arguments to trace it with, and which of their dimensions vary."""
 
-    `example` are arguments of ``forward``, `dynamic` tells which of their dimensions vary.
-    """
+    module: nn.Module
+    example: tuple[torch.Tensor, ...]
+    dynamic: Any
+
+
+def executorch_program(methods: Mapping[str, Method], constants: Mapping[str, Any]) -> Any:
+    """Export the host programs and run ExecuTorch's passes: memory plan, out variants, emission."""
     from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge
     from executorch.exir.passes import MemoryPlanningPass
 
     with torch.no_grad():
-        program = torch.export.export(module, example, dynamic_shapes=dynamic, strict=False)
+        programs = {
+            name: torch.export.export(one.module, one.example, dynamic_shapes=one.dynamic, strict=False)
+            for name, one in methods.items()
+        }
     config = EdgeCompileConfig(_check_ir_validity=False)
-    edge = to_edge({"forward": program}, constant_methods=dict(constants), compile_config=config)
+    edge = to_edge(programs, constant_methods=dict(constants), compile_config=config)
     planning = MemoryPlanningPass(alloc_graph_input=False)
     return edge.to_executorch(ExecutorchBackendConfig(extract_delegate_segments=True, memory_planning_pass=planning))

@@ -28,7 +28,7 @@ from kobako.pipeline.reference.structure import NormFacts, is_norm, norm_facts, 
 from kobako.pipeline.weights import open_weights
 from torch import nn
 
-from .assemble import Lowering, executorch_program, host_module
+from .assemble import Lowering, Method, executorch_program, host_module
 from .decoder import install, register_operators
 from .export import MODEL_FILE, TOKENIZER_FILES, activations, copy_tokenizer, quiet_collector, share_tables
 from .graph import flatten, simplify
@@ -71,7 +71,7 @@ def write_model(quantized: Quantized, context: int, path: Path, progress: Progre
         host = host_module(flat, steps, lowering, lambda part, words: progress(0.3 + 0.4 * part, words))
         progress(0.7, "emitting the program")
         constants = {LONGEST: context, "get_output_size": head.size}
-        program = executorch_program(host, example(), lengths(context), constants)
+        program = executorch_program({"forward": Method(host, example(), lengths(context))}, constants)
         with path.open("wb") as file:
             program.write_to_file(file)
     share_tables(path, lowering.keys, aliases)
@@ -144,10 +144,12 @@ def registered_attention() -> Iterator[None]:
 
 def attend(
     _module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor,
-    scaling: float | None = None, **_named: Any,
+    scaling: float | None = None, position_bias: torch.Tensor | None = None, **_named: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """``[1, N, S, D]`` each, and the mask ``[1, 1, 1, S]`` that is added to the scores → ``[1, S, N, D]``."""
+    """``[1, N, S, D]`` each, mask ``[1, 1, 1, S]`` and bias that are added to the scores → ``[1, S, N, D]``."""
     scores = torch.matmul(query * (scaling or query.shape[-1] ** -0.5), key.transpose(2, 3)) + mask
+    if position_bias is not None:
+        scores = scores + position_bias
     return torch.matmul(torch.softmax(scores, dim=-1), value).transpose(1, 2), None
 
 

@@ -19,6 +19,8 @@ from kobako.pipeline.errors import BadArtifact
 NAMES_KEY = "kobako.names"  # named data: JSON, Hugging Face parameter name → key of its codes
 ROWS_ENTRY = "kobako.rows"
 """In the names: a table's parameter, and how many rows and columns its constant has."""
+ENCODE, DECODE = "encode", "decode"
+"""The methods of an encoder-decoder."""
 EMBEDDING_ENTRY = ""  # among the names: what the embedding is called
 HEADER = struct.Struct("<4sIQQQ")
 HEADER_AT = 8

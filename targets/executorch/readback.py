@@ -14,7 +14,7 @@ from kobako.pipeline.errors import BadArtifact
 from kobako.pipeline.protocols import StoredWeight
 from kobako.pipeline.weights import QuantizedTensor, Shifts
 
-from .pte import EMBEDDING_ENTRY, HINT, NAMES_KEY, ROWS_ENTRY, PteFile, open_pte
+from .pte import DECODE, EMBEDDING_ENTRY, ENCODE, HINT, NAMES_KEY, ROWS_ENTRY, PteFile, open_pte
 from .xnngraph import StaticTensor, static_tensors
 
 SIDE = ".side.weight"
@@ -36,11 +36,16 @@ def stored_weights(path: Path) -> Iterator[StoredWeight]:
             yield outside_rows(pte, outside)
         yield embedding(pte, listed.pop(EMBEDDING_ENTRY, "model.embed_tokens.weight"), outside)
         names = {key: name for name, key in listed.items()}
-        for _, payload in pte.delegate_payloads("forward"):
+        for _, payload in (one for method in entries(pte) for one in pte.delegate_payloads(method)):
             tensors = {names[one.key]: one for one in static_tensors(payload) if one.key in names}
             for name, tensor in tensors.items():
                 if tensor.dtype != "float32" and not name.endswith(SIDE):  # not the norms
                     yield shifted(pte, matrix(pte, name, tensor), tensors.get(name.removesuffix(".weight") + SIDE))
+
+
+def entries(pte: PteFile) -> tuple[str, ...]:
+    """The methods that compute: one, or the two of an encoder-decoder."""
+    return ("forward",) if "forward" in pte.method_names() else (ENCODE, DECODE)
 
 
 def matrix(pte: PteFile, name: str, tensor: StaticTensor) -> StoredWeight:
@@ -100,20 +105,20 @@ def is_outside(tensor: Any, told: str) -> bool:
 
 
 def picked_tensors(pte: PteFile) -> list[Any]:
-    """The constants whose rows ``forward`` picks, in its order."""
-    plan = pte.method("forward")
+    """The constants whose rows the first method picks, in its order."""
+    plan = pte.method(entries(pte)[0])
     picking = {index for index, item in enumerate(plan.operators) if item.name == ROWS_OPERATOR}
     calls: list[Any] = [one.instr_args for one in plan.chains[0].instructions]
     return [plan.values[call.args[0]].val for call in calls if getattr(call, "op_index", None) in picking]
 
 
 def embedding(pte: PteFile, name: str, outside: str = "") -> StoredWeight:
-    """The token embedding: the constants that the lookup operators of ``forward`` are called with.
+    """The token embedding: the constants that the lookup operators of the first method are called with.
 
     `outside` describes a table whose rows are picked too, and which this is not. Learned positions are looked up too,
     but are plain float32.
     """
-    plan = pte.method("forward")
+    plan = pte.method(entries(pte)[0])
     wanted = {i for i, item in enumerate(plan.operators) if item.name in EMBEDDING_OPERATORS}
     for instruction in plan.chains[0].instructions:
         call: Any = instruction.instr_args

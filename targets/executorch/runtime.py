@@ -14,14 +14,14 @@ from kobako.pipeline.errors import BadArtifact, UsageError
 from .pte import HINT, open_pte
 
 
-def load_module(path: Path) -> Any:
-    """The .pte as a loaded C++ module. Raises BadArtifact.
+def load_module(path: Path, method: str = "forward") -> Any:
+    """The .pte, which must have this `method`, as a loaded C++ module. Raises BadArtifact.
 
     Operators outside the core register themselves when their libraries are imported: first those, then the file.
     """
     with open_pte(path) as pte:
-        if "forward" not in pte.method_names():
-            raise BadArtifact(f"{path.name} has no method 'forward'.", "Give the .pte of a language model.")
+        if method not in pte.method_names():
+            raise BadArtifact(f"{path.name} has no method {method!r}.", "Give the .pte of a language model.")
     import executorch.extension.llm.custom_ops.custom_ops
     import executorch.kernels.quantized  # noqa: F401
     from executorch.extension.pybindings.portable_lib import Verification, _load_for_executorch

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kobako.pipeline.contracts import Activations, Exported, ExportOptions, KvCache, Progress, Quantized, Recipe
-from kobako.pipeline.protocols import EncoderRuntime, Engine, KvCost, Runtime, StoredWeight
+from kobako.pipeline.protocols import EncoderRuntime, Engine, KvCost, Runtime, Seq2SeqSteps, StoredWeight
 
 MODEL_FILE = "model.tflite"
 CONTAINER_FILE = "model.litertlm"
@@ -29,13 +29,18 @@ class LiteRT:
         return "float32" if recipe.weight_bits == 16 else "int8-dynamic"
 
     def export(self, quantized: Quantized, options: ExportOptions, out: Path, progress: Progress) -> Exported:
-        """See `export.export`, and for encoders `encoder.export`."""
+        """See `export.export`, and for other kinds than decoders `encoder.export` and `seq2seq.export`."""
         from kobako.pipeline import families
 
-        if families.get(quantized.model_type).kind == "encoder":
+        kind = families.get(quantized.model_type).kind
+        if kind == "encoder":
             from .encoder import export as export_encoder
 
             return export_encoder(quantized, options, out, progress)
+        if kind == "seq2seq":
+            from .seq2seq import export as export_seq2seq
+
+            return export_seq2seq(quantized, options, out, progress)
         from .export import export
 
         return export(quantized, options, out, progress)
@@ -58,15 +63,21 @@ class LiteRT:
 
         return LiteRTEncoder(exported.directory / MODEL_FILE)
 
+    def seq2seq(self, exported: Exported) -> Seq2SeqSteps:
+        """An encoder-decoder's artifact in the same runtime. Raises BadArtifact."""
+        from .seq2seq import LiteRTSeq2Seq
+
+        return LiteRTSeq2Seq(exported.directory / MODEL_FILE)
+
     def stored_weights(self, exported: Exported) -> Iterator[StoredWeight]:
         """Every weight matrix, read back out of both files' bytes. Raises BadArtifact when the two differ.
 
-        An encoder has no container.
+        Only a decoder has a container.
         """
         from .readback import matrices, stored_weights
 
         model = exported.directory / MODEL_FILE
-        if exported.kind == "encoder":
+        if exported.kind != "decoder":
             return matrices(model)
         return stored_weights(model, exported.directory / CONTAINER_FILE)
 

@@ -88,6 +88,7 @@ def attention(
     value: torch.Tensor,  # [1, N, T, D]
     mask: torch.Tensor,  # [1, 1, 1, T], added
     scaling: float | None = None,
+    position_bias: torch.Tensor | None = None,  # [1, N, T, T], added
     **_named: Any,
 ) -> tuple[torch.Tensor, None]:
     """Every token looks at every token that the mask shows."""
@@ -95,6 +96,8 @@ def attention(
 
     matmul = opaque.operators()[opaque.MATMUL]
     scores = matmul(query * (scaling or query.shape[-1] ** -0.5), key) + mask
+    if position_bias is not None:
+        scores = scores + position_bias
     mixed = matmul(torch.softmax(scores, dim=-1), value.transpose(2, 3))
     return mixed.transpose(1, 2), None
 

@@ -170,6 +170,7 @@ def report_data(*, fails: bool = False) -> dict[str, Any]:
             "licence": "Apache-2.0",
         },
         "model_type": "llama",
+        "kind": "decoder",
         "left_out": [],
         "head": None,
         "recipe": {

@@ -1,0 +1,262 @@
+"""Encoder-decoders in eager PyTorch: transformers' own code as the two functions that every target exports.
+
+``Reads`` runs the encoder once and projects its hidden states to the keys and values that every decoder layer looks at;
+``Continues`` adds one token to the answer. Both are pure functions: the caches are arguments and results.
+
+Shape legend: T tokens of the source, S slots of the answer's cache, N heads, D head dimension, L decoder layers,
+V vocabulary, H hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers.cache_utils import Cache, EncoderDecoderCache
+from transformers.modeling_outputs import BaseModelOutput
+
+from .. import families
+from ..families import Family
+from .encoder import MASKED
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+Write = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""``(cache [1, N, S, D], update [1, N, 1, D], position [1])`` → the cache with the update in that slot."""
+
+
+def seq2seq_modules(config: PretrainedConfig, attention: str | None) -> Any:
+    """The modules of an encoder-decoder, parameters as the caller's context makes them, in eval mode."""
+    from transformers import AutoModelForSeq2SeqLM
+
+    model: Any = AutoModelForSeq2SeqLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
+    for module in model.modules():
+        if type(module).__name__ == "MarianSinusoidalPositionalEmbedding":
+            table = module.create_weight()
+            del module.weight  # computed, not learned: most checkpoints do not store it
+            module.register_buffer("weight", table, persistent=False)
+    model.tie_weights = partial(tie_tables, model)
+    return model.eval()
+
+
+def tie_tables(model: Any, **_options: object) -> None:
+    """Let encoder, decoder and a tied head read the one table; what is tied is what config.json says.
+
+    transformers 5 overwrites that for T5, whose later checkpoints have a head of their own.
+    """
+    table = shared_table(model)
+    for part in (model.get_encoder(), model.get_decoder()):
+        part.embed_tokens.weight = table
+    if model.config.tie_word_embeddings:
+        model.get_output_embeddings().weight = table
+
+
+def shared_table(model: Any) -> nn.Parameter:
+    """The token embedding ``[V, H]``."""
+    table: nn.Parameter = model.get_parameter(families.get(model.config.model_type).embedding)
+    return table
+
+
+def table_paths(model: Any) -> list[str]:
+    """Paths of the embeddings that read the shared table."""
+    table = shared_table(model)
+    named = model.named_modules(remove_duplicate=False)
+    return [path for path, module in named if isinstance(module, nn.Embedding) and module.weight is table]
+
+
+def state_names(layers: int, kind: str) -> list[str]:
+    """Names of the caches in their order; `kind` is ``cross`` or ``self``."""
+    return [f"{kind}_{part}_{layer}" for layer in range(layers) for part in "kv"]
+
+
+def used_by(names: Iterable[str], family: Family, *, reading: bool) -> tuple[str, ...]:
+    """Those of a model's parameters that `Reads` uses, or those that `Continues` uses; the embedding is in both."""
+    decoder = family.layers.rpartition(".")[0]
+    encoder = decoder.removesuffix("decoder") + "encoder."
+
+    def read(name: str) -> bool:
+        return name.startswith(encoder) or any(f".{path}." in name for path in family.cross)
+
+    return tuple(name for name in names if name == family.embedding or read(name) == reading)
+
+
+def additive(mask: torch.Tensor) -> torch.Tensor:
+    """A mask ``[1, T]`` of 0 and 1 → what is added to scores ``[1, 1, 1, T]``."""
+    return (1.0 - mask.to(torch.float32))[:, None, None, :] * MASKED
+
+
+def refit(model: Any, longest: int, integer: torch.dtype) -> None:
+    """Replace what makes positions by look-ups of positions that the graph is told: exact, and without logarithms.
+
+    T5's feed-forward layers ask for the type of a matrix that targets store otherwise; they no longer do.
+
+    `longest`: tokens of the source or the answer, whichever is more; `integer`: the type of the graph's indices.
+    """
+    for module in list(model.modules()):
+        if getattr(module, "has_relative_attention_bias", False):
+            module.compute_bias = RelativeBias(module, longest, integer)
+        if hasattr(module, "wo") and hasattr(module, "act"):
+            module.forward = partial(feed_forward, module)
+    for part in (model.get_encoder(), model.get_decoder()):
+        found = getattr(part, "embed_positions", None)
+        if found is not None:
+            part.embed_positions = Sinusoids(found, longest, integer)
+
+
+def feed_forward(module: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """What a feed-forward layer of T5 computes, gated or not."""
+    inner = module.act(module.wi_0(hidden)) * module.wi_1(hidden) if hasattr(module, "wi_0") else None
+    result: torch.Tensor = module.wo(module.act(module.wi(hidden)) if inner is None else inner)
+    return result
+
+
+class Sinusoids(nn.Module):
+    """Sinusoidal positions of consecutive tokens, rows of a table that transformers' own module made."""
+
+    table: torch.Tensor  # [longest, H]
+
+    def __init__(self, found: Any, longest: int, integer: torch.dtype) -> None:
+        super().__init__()
+        self.integer = integer
+        first = 0
+        table = getattr(found, "weights", None)
+        if table is None:
+            table = found.weight
+        else:
+            first = found.padding_idx + 1  # M2M100 counts from behind its padding
+            found.make_weights(longest + first, found.embedding_dim, found.padding_idx)
+            table = found.weights
+        self.register_buffer("table", table[first : first + longest].detach().clone(), persistent=False)
+
+    def forward(self, first: Any, *rest: Any, position_ids: Any = None) -> torch.Tensor:
+        """Rows ``[1, T, H]`` from the first free position on.
+
+        Marian gives shape and length of the cache, M2M100 ids, embeddings and the length; an encoder gives no length.
+        """
+        shape, *lengths = (first, *rest) if isinstance(first, tuple) else (first.shape, *rest[1:])
+        rows = torch.arange(shape[1], dtype=self.integer) + (lengths[0] if lengths else 0)
+        return self.table.index_select(0, rows)[None]
+
+
+class RelativeBias:
+    """T5's learned bias for each distance of two tokens: the bucket of a distance is looked up."""
+
+    def __init__(self, attention: Any, longest: int, integer: torch.dtype) -> None:
+        self.attention, self.longest, self.integer = attention, longest, integer
+        distances = torch.arange(1 - longest, longest)
+        self.buckets = attention._relative_position_bucket(
+            distances, bidirectional=not attention.is_decoder, num_buckets=attention.relative_attention_num_buckets,
+            max_distance=attention.relative_attention_max_distance,
+        ).to(integer)  # fmt: skip
+
+    def __call__(
+        self, query_length: int, key_length: int, device: Any = None, past_seen_tokens: Any = 0
+    ) -> torch.Tensor:
+        """``[1, N, query_length, key_length]``; `past_seen_tokens`: the position of the first query."""
+        queries = torch.arange(query_length, dtype=self.integer) + past_seen_tokens
+        keys = torch.arange(key_length, dtype=self.integer) + (self.longest - 1)
+        rows = self.buckets.index_select(0, (keys[None] - queries[:, None]).reshape(-1))
+        bias: torch.Tensor = self.attention.relative_attention_bias(rows)
+        return bias.reshape(query_length, key_length, -1).permute(2, 0, 1)[None]
+
+
+class Reads(nn.Module):
+    """``(ids [1, T], mask [1, T] of 0 and 1)`` → keys and values ``[1, N, T, D]`` of every decoder layer, in order."""
+
+    def __init__(self, model: Any, family: Family) -> None:
+        super().__init__()
+        self.model, self.family = model, family
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        encoder = self.model.get_encoder()
+        hidden = encoder(input_ids=ids, attention_mask=additive(mask)).last_hidden_state
+        found = []
+        for layer in self.model.get_submodule(self.family.layers):
+            for path in self.family.cross:
+                rows = layer.get_submodule(path)(hidden)
+                found.append(rows.reshape(1, rows.shape[1], *state_shape(self.model, 1)[1::2]).transpose(1, 2))
+        return tuple(found)
+
+
+class Continues(nn.Module):
+    """``(token [1, 1], position [1], mask [1, T], 2L of cross, 2L of self)`` → logits ``[1, V]`` and the 2L of self."""
+
+    def __init__(self, model: Any, family: Family, write: Write | None = None) -> None:
+        super().__init__()
+        self.model, self.family, self.write = model, family, write or written
+
+    def forward(
+        self, token: torch.Tensor, position: torch.Tensor, mask: torch.Tensor, *states: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        half = len(states) // 2
+        slots = states[half].shape[2]
+        seen = torch.arange(slots, dtype=position.dtype) <= position
+        cache = FedCache(states[:half], states[half:], position, self.write)
+        found = self.model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=torch.zeros(1, 1, 1)),  # read already: see `FedCache`
+            attention_mask=additive(mask), decoder_input_ids=token, decoder_attention_mask=additive(seen[None]),
+            cache=cache, use_cache=True,
+        )  # fmt: skip
+        return (found.logits[:, 0], *cache.states)
+
+
+def written(cache: torch.Tensor, update: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    """The plain `Write`: exact, since nothing is added."""
+    here = torch.arange(cache.shape[2], dtype=position.dtype) == position
+    return torch.where(here[None, None, :, None], update, cache)
+
+
+class FedLayer:
+    """One layer's keys and values."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        self.keys, self.values = keys, values
+
+
+class FedCache(EncoderDecoderCache):
+    """A cache made of a graph's arguments: cross-attention is there already, an update goes to `position`."""
+
+    def __init__(
+        self, cross: Sequence[torch.Tensor], own: Sequence[torch.Tensor], position: torch.Tensor, write: Write
+    ) -> None:
+        self.self_attention_cache: Any = _Written(own, position, write)
+        self.cross_attention_cache: Any = _Written(cross, position, write)
+        self.is_updated = dict.fromkeys(range(len(own) // 2), True)
+        self.position = position
+
+    @property
+    def states(self) -> list[torch.Tensor]:
+        """Self-attention's keys and values, layer by layer."""
+        return [one for layer in self.self_attention_cache.layers for one in (layer.keys, layer.values)]
+
+    def get_seq_length(self, _layer: int = 0) -> Any:
+        """Where the token stands, as a tensor."""
+        return self.position
+
+
+class _Written(Cache):
+    def __init__(self, states: Sequence[torch.Tensor], position: torch.Tensor, write: Write) -> None:
+        self.layers: list[Any] = [FedLayer(*pair) for pair in zip(states[::2], states[1::2], strict=True)]
+        self.position, self.write = position, write
+
+    def update(
+        self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: object, **__: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """All S slots, the new one among them."""
+        one = self.layers[layer]
+        one.keys, one.values = (self.write(*pair, self.position) for pair in ((one.keys, key), (one.values, value)))
+        return one.keys, one.values
+
+    def get_seq_length(self, _layer: int = 0) -> Any:
+        return self.position
+
+
+def state_shape(model: Any, slots: int) -> tuple[int, int, int, int]:
+    """``[1, N, S, D]`` of a decoder layer's keys, or values."""
+    config = model.config
+    heads = getattr(config, "decoder_attention_heads", None) or config.num_heads
+    return (1, int(heads), slots, int(getattr(config, "d_kv", None) or config.d_model // heads))

@@ -1,0 +1,194 @@
+"""Encoder-decoders: Quantized → ``model.mlpackage`` with the functions ``encode`` and ``decode`` over the same weights.
+
+Caches are inputs and outputs: what ``encode`` gives goes into every ``decode``, what ``decode`` gives into the next.
+
+Shape legend: T tokens of the source = S slots of the answer's cache = the context, N heads, D head dimension, L layers.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from kobako.pipeline import families
+from kobako.pipeline.contracts import Exported, ExportOptions, FloatArray, Progress, Quantized
+from kobako.pipeline.errors import BadArtifact
+from kobako.pipeline.reference.eager import empty_seq2seq, load_config
+from kobako.pipeline.reference.seq2seq import (
+    Continues,
+    Reads,
+    refit,
+    state_names,
+    state_shape,
+    table_paths,
+    used_by,
+)
+from kobako.pipeline.reference.structure import embedding_scale
+from kobako.pipeline.seq2seq.facts import facts_of
+from torch import nn
+
+from .encoder import ATTENTION, IDS, MASK, CoreMLSession, Session, registered_attention
+from .export import TOKENIZER_FILES, write
+from .graph import FedEmbedding, fill
+from .graph import refit as refit_modules
+from .inspection import read_checked
+from .lower import Lowered, convert, matrix_types, numpy_half, value_name
+from .mil.program import Program
+from .selfdescription import Seq2SeqDescription, read_seq2seq
+
+ENCODE, DECODE = "encode", "decode"
+TOKEN, POSITION, LOGITS, NEXT = "token", "position", "logits", "next_"
+Shapes = dict[str, tuple[int, ...]]
+
+
+def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Progress) -> Exported:
+    """Write ``model.mlpackage`` and the tokenizer into `out`. Raises UnsupportedModel for an unknown norm."""
+    context, family = options.context_tokens, families.get(quantized.model_type)
+    model, table, shapes = fed_model(quantized, context)
+    layers, shape = len(model.get_submodule(family.layers)), state_shape(model, context)
+    cross, own = state_names(layers, "cross"), state_names(layers, "self")
+    numbers: dict[str, Shapes] = {
+        ENCODE: {IDS: (1, context), MASK: (1, context)},
+        DECODE: {TOKEN: (1, 1), POSITION: (1,), MASK: (1, context)},
+    }
+    caches: dict[str, Shapes] = {ENCODE: {}, DECODE: dict.fromkeys((*cross, *own), shape)}
+    outputs = {ENCODE: cross, DECODE: [LOGITS, *(NEXT + name for name in own)]}
+    lowered: dict[str, Lowered] = {}
+    for count, (name, step) in enumerate(((ENCODE, Reads(model, family)), (DECODE, Continues(model, family)))):
+        progress(0.1 + 0.4 * count, f"converting {name}")
+        used = {one: shapes[one] for one in used_by(shapes, family, reading=name == ENCODE)}
+        fed = Fed(step, table, tuple(used)).eval()
+        types = input_types(numbers[name], caches[name], used)
+        lowered[name] = convert(trace(fed, numbers[name], caches[name], used), types, outputs[name], states=[])
+    progress(0.9, "writing weights")
+    described = Seq2SeqDescription(
+        name=quantized.name, model_type=quantized.model_type, recipe=quantized.recipe.name, context_tokens=context,
+        layers=layers, vocabulary=model.config.vocab_size, weights={value_name(name): name for name in shapes},
+    )  # fmt: skip
+    write(quantized, lowered, list(shapes), described.metadata(), out, default=DECODE)
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(quantized.tokenizer_dir / name, out / name)
+    progress(1.0, "done")
+    return Exported(
+        target="coreml", directory=out,
+        files=tuple(sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())),
+        activations="float16", context_tokens=context, kind="seq2seq",
+        details={"functions": sorted(lowered), "minimum_ios": 18, **facts_of(quantized.directory)},
+    )  # fmt: skip
+
+
+class Fed(nn.Module):
+    """The traced module: a step whose matrices are its last arguments."""
+
+    def __init__(self, step: nn.Module, table: dict[str, torch.Tensor], names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.step, self.table, self.names = step, table, names
+
+    def forward(self, *arguments: torch.Tensor) -> Any:
+        own = len(arguments) - len(self.names)
+        self.table.update(zip(self.names, arguments[own:], strict=True))
+        return self.step(*arguments[:own])
+
+
+def fed_model(quantized: Quantized, context: int) -> tuple[Any, dict[str, torch.Tensor], dict[str, tuple[int, ...]]]:
+    """The model, the table its matrices are looked up in, and their shapes ``[O, I]`` by Hugging Face name."""
+    family = families.get(quantized.model_type)
+    with registered_attention():
+        model = empty_seq2seq(load_config(quantized.directory), ATTENTION)
+    table, shapes, tables = dict[str, torch.Tensor](), fill(model, quantized), table_paths(model)
+    refit(model, context, torch.int32)
+    for path in tables:
+        scale = embedding_scale(model.get_submodule(path))
+        model.set_submodule(path, FedEmbedding(table, family.embedding, scale))
+    refit_modules(model, table, shapes, family, context)
+    return model, table, shapes
+
+
+def trace(fed: Fed, numbers: Shapes, caches: Shapes, matrices: Shapes) -> Any:
+    """A TorchScript trace; the matrices are zeros that take no memory."""
+    given = [torch.zeros(shape, dtype=torch.int32) for shape in numbers.values()]
+    given += [torch.zeros(shape) for shape in caches.values()]
+    given += [torch.zeros(()).expand(shape) for shape in matrices.values()]
+    with torch.no_grad(), warnings.catch_warnings(), registered_attention():
+        warnings.simplefilter("ignore")
+        return torch.jit.trace(fed, tuple(given), check_trace=False)
+
+
+def input_types(numbers: Shapes, caches: Shapes, matrices: Shapes) -> list[Any]:
+    """Descriptions of all traced arguments, matrices included."""
+    import coremltools as ct
+
+    integers = [ct.TensorType(name, shape=shape, dtype=np.int32) for name, shape in numbers.items()]
+    halves = [ct.TensorType(name, shape=shape, dtype=numpy_half()) for name, shape in caches.items()]
+    return [*integers, *halves, *matrix_types(matrices)]
+
+
+class CoreMLSeq2Seq:
+    """Fulfils `protocols.Seq2SeqSteps` over a Session."""
+
+    def __init__(self, session: Session, description: Seq2SeqDescription, program: Program, name: str) -> None:
+        self.name, self._session, self._context = name, session, description.context_tokens
+        self._caches = {
+            one: np.zeros(program.functions[DECODE].inputs[one].shape, np.float16)
+            for one in state_names(description.layers, "self")
+        }
+        self._source: dict[str, Any] = {}
+
+    def read(self, ids: Sequence[int], mask: Sequence[int]) -> None:
+        """Run ``encode``, padded to the context."""
+        padded = np.zeros((2, 1, self._context), np.int32)
+        padded[0, 0, : len(ids)], padded[1, 0, : len(mask)] = ids, mask
+        found = self._session.run(ENCODE, {IDS: padded[0], MASK: padded[1]})
+        self._source = {MASK: padded[1], **found}
+
+    def step(self, token: int, position: int) -> FloatArray:
+        """Run ``decode``: logits ``[V]``."""
+        numbers = {TOKEN: np.asarray([[token]], np.int32), POSITION: np.asarray([position], np.int32)}
+        found = self._session.run(DECODE, {**numbers, **self._source, **self._caches})
+        self._caches = {name: found[NEXT + name] for name in self._caches}
+        return np.ascontiguousarray(found[LOGITS], dtype=np.float32).reshape(-1)
+
+    def close(self) -> None:
+        """Give everything back."""
+        del self._session
+
+
+def open_seq2seq(package: Path) -> CoreMLSeq2Seq:
+    """Load a package. Raises BadArtifact when it is not one of an encoder-decoder."""
+    program = read_checked(package)
+    description = read_seq2seq(program.metadata)
+    check_interface(program, description)
+    if sys.platform == "darwin":
+        name = f"Core ML, macOS {platform.mac_ver()[0]}"
+        return CoreMLSeq2Seq(CoreMLSession(package), description, program, name)
+    from .mil.interpreter import Interpreter
+
+    return CoreMLSeq2Seq(Interpreter(program), description, program, "kobako's MIL interpreter")
+
+
+def check_interface(program: Program, description: Seq2SeqDescription) -> None:
+    """Raise BadArtifact when the functions are not what the description promises."""
+    cross, own = (state_names(description.layers, kind) for kind in ("cross", "self"))
+    length = (1, description.context_tokens)
+    wanted: dict[str, tuple[Shapes, Sequence[str], Sequence[str]]] = {
+        ENCODE: ({IDS: length, MASK: length}, (), cross),
+        DECODE: ({TOKEN: (1, 1), POSITION: (1,), MASK: length}, (*cross, *own), [LOGITS, *(NEXT + one for one in own)]),
+    }
+    for name, (numbers, caches, outputs) in wanted.items():
+        function = program.functions.get(name)
+        shapes = {key: kind.shape for key, kind in function.inputs.items()} if function else {}
+        if (
+            function is None
+            or shapes.keys() != {*numbers, *caches}
+            or any(shapes[key] != shape for key, shape in numbers.items())
+            or any(len(shapes[key]) != 4 for key in caches)
+            or not set(outputs) <= set(function.outputs)
+        ):
+            raise BadArtifact(f"{program.path.name} has no function {name} as described.", "Export the model again.")

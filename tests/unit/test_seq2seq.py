@@ -1,0 +1,137 @@
+"""Encoder-decoders: the two functions that targets export are transformers' own model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from kobako.pipeline import families
+from kobako.pipeline.contracts import RECIPES, Exported, no_progress
+from kobako.pipeline.errors import UnsupportedModel, UnsupportedRecipe, UsageError
+from kobako.pipeline.reference.eager import quantized_model
+from kobako.pipeline.reference.seq2seq import Continues, Reads, refit, state_shape
+from kobako.pipeline.seq2seq.limits import check_recipe
+from kobako.pipeline.seq2seq.runtime import Seq2SeqRuntime
+from kobako.pipeline.seq2seq.tasks import own_tasks, tasks_of
+from kobako.pipeline.tasks import build_prompt, fields_for
+from kobako.pipeline.tokens import ShippedTokenizer
+
+from tests.seq2seq import CONTEXT, SHAPES, Shape, make, write_checkpoint, write_tokenizer
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=[shape.name for shape in SHAPES])
+def test_the_two_functions_are_the_model(shape: Shape, tmp_path: Path) -> None:
+    import torch
+
+    quantized = make(tmp_path / "q", shape, "float16", write_tokenizer)
+    family = families.get(shape.model_type)
+    ids = torch.arange(3, 40)[None] * 7 % 384
+    answer = torch.arange(5, 45)[None] * 11 % 384
+    with torch.inference_mode():
+        expected = quantized_model(quantized)(input_ids=ids, decoder_input_ids=answer, use_cache=False).logits[0]
+        model = quantized_model(quantized)
+        refit(model, CONTEXT, torch.int64)
+        mask = torch.ones_like(ids)
+        cross = Reads(model, family)(ids, mask)
+        own = tuple(torch.zeros(state_shape(model, CONTEXT)) for _ in cross)
+        step = Continues(model, family)
+        for position in range(answer.shape[1]):
+            token = answer[:, position : position + 1]
+            logits, *rest = step(token, torch.tensor([position]), mask, *cross, *own)
+            own = tuple(rest)
+            assert torch.allclose(logits[0], expected[position], atol=2e-4), position
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> ShippedTokenizer:
+    write_tokenizer(tmp_path)
+    return ShippedTokenizer(tmp_path)
+
+
+def test_tasks_are_those_the_architecture_was_trained_with(tokenizer: ShippedTokenizer) -> None:
+    assert own_tasks("llama", tokenizer) is None
+    assert list(tasks_of("t5", tokenizer)) == ["summarize", "translate"]
+    assert tasks_of("marian", tokenizer)["translate"].prompt == "{text}"
+    task = tasks_of("m2m_100", tokenizer)["translate"]
+    assert task.languages == ("de", "en", "fr", "ja")
+    assert build_prompt(task, tokenizer, fields_for(task, "Hi {target}", "fr")) == "__en__Hi {target}</s>__fr__"
+    assert build_prompt(task, tokenizer, fields_for(task, "Hi", "fr", "ja")) == "__ja__Hi</s>__fr__"
+    with pytest.raises(UsageError, match="source language"):
+        fields_for(task, "Hi", "fr", "xx")
+
+
+def test_the_token_behind_a_source_begins_the_answer() -> None:
+    class Steps:
+        """Remembers what it was given."""
+
+        name = "steps"
+
+        def __init__(self) -> None:
+            self.source: list[int] = []
+            self.answer: list[tuple[int, int]] = []
+
+        def read(self, ids: Any, mask: Any) -> None:
+            self.source, self.answer = list(ids), []
+
+        def step(self, token: int, position: int) -> Any:
+            self.answer.append((token, position))
+            return np.arange(9, dtype=np.float32)
+
+        def close(self) -> None: ...
+
+    details = {"begin_ids": [2], "stop_ids": [2], "never_ids": [8], "languages": True}
+    exported = Exported(
+        target="x", directory=Path(), files=(), activations="float32", context_tokens=16, kind="seq2seq",
+        details=details,
+    )  # fmt: skip
+    steps = Steps()
+    runtime = Seq2SeqRuntime(steps, exported)
+    assert runtime.feed([4, 7, 2, 5]).argmax() == 7  # 8 is never said
+    assert (steps.source, steps.answer) == ([4, 7, 2], [(2, 0), (5, 1)])
+    runtime.feed([6])
+    assert steps.answer[-1] == (6, 2)
+    plain = Seq2SeqRuntime(steps, replace(exported, details={**details, "languages": False}))
+    plain.feed([4, 7, 2, 5])
+    assert (steps.source, steps.answer) == ([4, 7, 2, 5], [(2, 0)])
+
+
+def test_recipes_that_calibrate_are_refused_before_any_work() -> None:
+    for name in ("int4", "int4-small"):
+        with pytest.raises(UnsupportedRecipe, match="encoder-decoder"):
+            check_recipe({"model_type": "t5"}, RECIPES[name])
+        check_recipe({"model_type": "llama"}, RECIPES[name])
+    for name in ("float16", "int8", "int4-nearest"):
+        check_recipe({"model_type": "t5"}, RECIPES[name])
+
+
+def test_checkpoints_are_read_as_transformers_reads_them(tmp_path: Path) -> None:
+    import torch
+    from kobako.pipeline.fetch import fetch, parse
+    from kobako.pipeline.reference.load import load
+    from kobako.pipeline.reference.model import reference_model
+    from transformers import AutoModelForSeq2SeqLM
+
+    for shape in SHAPES:
+        home = write_checkpoint(tmp_path / shape.name, shape)
+        out = tmp_path / f"{shape.name}-reference"
+        out.mkdir()
+        ours = reference_model(load(fetch(parse(str(home)), tmp_path / "downloads", no_progress), out))
+        theirs = AutoModelForSeq2SeqLM.from_pretrained(home).eval()
+        ids, answer = torch.tensor([[5, 9, 2]]), torch.tensor([[0, 7, 8]])
+        with torch.inference_mode():
+            pair = [one(input_ids=ids, decoder_input_ids=answer).logits for one in (ours, theirs)]
+        assert torch.allclose(*pair, atol=1e-4), shape.name
+
+
+def test_what_is_missing_of_a_tokenizer_is_told(tmp_path: Path) -> None:
+    from kobako.pipeline.fetch import fetch, parse
+    from kobako.pipeline.reference.load import load
+
+    home = write_checkpoint(tmp_path / "marian", next(one for one in SHAPES if one.name == "marian"))
+    (home / "tokenizer.json").rename(home / "source.spm")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UnsupportedModel, match=r"source\.spm"):
+        load(fetch(parse(str(home)), tmp_path / "downloads", no_progress), tmp_path / "out")
