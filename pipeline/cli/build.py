@@ -116,11 +116,17 @@ def command(
     from ..build import build
     from ..run import Request
     from .display import observer
-    from .matrixbuild import MatrixOptions, build_matrix, check_one
+    from .matrixbuild import MatrixOptions, build_matrix, check_alone, check_one
 
     if matrix is not None:
-        if kv_cache != "float":
-            raise UsageError("--kv-cache is for one model; a --matrix does not take it.", "Drop one.")
+        check_alone(
+            {
+                "--target": targets, "--recipe": recipe, "--size-budget": size_budget, "--max-kl": max_kl,
+                "--calibration": calibration, "--effort": effort != "normal", "--adapter": adapter,
+                "--slice": slice_text, "--context": context_tokens, "--kv-cache": kv_cache != "float",
+                "--task": tasks, "--memory-limit": memory_limit, "--jobs": jobs, "--junit": junit,
+            }
+        )  # fmt: skip
         orders = MatrixOptions(
             out=out or "dist", cache=str(cache_dir or ""), shared=shared_cache, measure=measure, offline=offline,
             allow_failing=allow_failing, licence_policy=licence_policy,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +35,18 @@ def check_one(matrix: Path, model: str | None) -> Path:
     if model is not None:
         raise UsageError(f"both {model} and --matrix {matrix} are given.", "Give one of them.")
     return matrix
+
+
+def check_alone(given: Mapping[str, object]) -> None:
+    """Raise UsageError for an option of `given` that was used: the list says it for each model, or nothing does."""
+    from ..errors import UsageError
+
+    for option, value in given.items():
+        if value:
+            raise UsageError(
+                f"{option} is for one model; a --matrix does not take it.",
+                "Drop it; recipes, targets and contexts stand in the list (docs/publishing.md).",
+            )
 
 
 def build_matrix(

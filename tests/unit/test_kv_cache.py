@@ -7,14 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from kobako.pipeline.build import build
 from kobako.pipeline.cache import Cache
-from kobako.pipeline.cli.main import cli
 from kobako.pipeline.contracts import RECIPES, Expectations, ExportOptions
-from kobako.pipeline.errors import BadArtifact, UnsupportedRecipe, UsageError
+from kobako.pipeline.errors import BadArtifact, UnsupportedRecipe
 from kobako.pipeline.fetch import fetch, parse
-from kobako.pipeline.heads import Head
+from kobako.pipeline.heads import Head, write_head
 from kobako.pipeline.kvcache import cache_shapes, kv_cache_bytes
 from kobako.pipeline.manifest import exported_of, read_manifest
 from kobako.pipeline.plan import plan
@@ -61,17 +59,11 @@ def test_targets_without_it_are_refused_before_anything_is_done(names: tuple[str
     assert not list(tmp_path.iterdir())
 
 
-def test_encoders_are_refused() -> None:
-    head = Head(task="embed", longest_tokens=512, size=8, pooling="mean", normalize=True)
+def test_encoders_are_refused(tmp_path: Path) -> None:
+    write_head(Head(task="embed", longest_tokens=512, size=8, pooling="mean", normalize=True), tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(UnsupportedRecipe, match="no KV cache"):
-        settled(request("executorch"), head)
-
-
-def test_a_matrix_does_not_swallow_the_option(tmp_path: Path) -> None:
-    (tmp_path / "models.toml").write_text('[[model]]\nmodel = "smollm2-135m-instruct"\n')
-    said = CliRunner().invoke(cli, ["build", "--matrix", str(tmp_path / "models.toml"), "--kv-cache", "int8"])
-    assert isinstance(said.exception, UsageError)
-    assert "--kv-cache" in str(said.exception)
+        settled(request("executorch"), tmp_path)
 
 
 def test_sizes() -> None:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from kobako.pipeline.cli.main import cli
 from kobako.pipeline.errors import UsageError
 from kobako.pipeline.matrix import read_matrix
 
@@ -79,3 +81,17 @@ def test_what_is_refused(tmp_path: Path, text: str, said: str) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         read_matrix(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--kv-cache", "int8"), ("--slice", "e2b"), ("--adapter", "mine"), ("--recipe", "int8"), ("--effort", "high"),
+        ("--target", "litert"), ("--context", "512"), ("--size-budget", "90MB"), ("--task", "chat"),
+    ],
+)  # fmt: skip
+def test_options_for_one_model_are_not_swallowed(option: tuple[str, str], tmp_path: Path) -> None:
+    (tmp_path / "models.toml").write_text('[[model]]\nmodel = "smollm2-135m-instruct"\n')
+    said = CliRunner().invoke(cli, ["build", "--matrix", str(tmp_path / "models.toml"), *option])
+    assert isinstance(said.exception, UsageError)
+    assert option[0] in str(said.exception)

@@ -100,13 +100,13 @@ def test_the_worker_dies_with_its_parent(tmp_path: Path) -> None:
         "p = subprocess.Popen([sys.executable, '-c', 'import os, threading, time\\n"
         "from kobako.pipeline.worker import follow_parent_into_death as f\\n"
         "threading.Thread(target=f, args=(os.getppid(),), daemon=True).start()\\n"
-        "time.sleep(60)'], start_new_session=True)\n"
+        'print("watching", flush=True); time.sleep(60)\'], start_new_session=True)\n'
         "print(p.pid, flush=True)\nimport time; time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
     assert process.stdout is not None
     child = int(process.stdout.readline())
-    time.sleep(1.0)  # the child must have begun to watch
+    assert process.stdout.readline() == b"watching\n"
     process.kill()
     process.wait()
     deadline = time.monotonic() + 10
