@@ -44,7 +44,7 @@ export async function limits({ app: main, server, steps, context, directory }: A
     await app.page.getByRole('switch', { name: 'Allow packages without a trusted signature' }).click();
     await app.addPackage('unsigned');
     await app.text('Not signed').waitFor();
-    await restart(() => Object.defineProperty(navigator, 'deviceMemory', { value: 0.5, configurable: true }));
+    await restart(() => Object.defineProperty(navigator, 'deviceMemory', { value: 0.25, configurable: true }));
     await app.button('Install without a trusted signature').click();
     await app.text('This device does not have enough memory for this model.').waitFor();
     assert.deepEqual(await stored(app), []);
