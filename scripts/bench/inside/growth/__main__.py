@@ -1,0 +1,124 @@
+"""``scripts/bench/growth``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from . import limited, stages
+from .checkpoint import write_checkpoint
+from .shapes import AXES, PUBLISHED
+
+DOWNLOADS = Path(".cache/growth/downloads")
+TARGETS = ("executorch", "coreml", "litert")
+ALLOWED_PER_BF16, ALLOWED_BYTES = 1.3, 1.5e9
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Markdown."""
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def main() -> None:
+    """Measure, and print a table or JSON."""
+    parser = argparse.ArgumentParser(prog="scripts/bench/growth", description=__doc__)
+    what = parser.add_subparsers(dest="what", required=True)
+    curve = what.add_parser("curve", help="CPU time, memory and size along an axis, and their exponents")
+    curve.add_argument("axis", choices=sorted(AXES))
+    published = what.add_parser("build", help="a whole build of a published shape under a memory limit (needs root)")
+    published.add_argument("shape", choices=sorted(PUBLISHED))
+    published.add_argument("--limit", default="16", help="gigabytes of the control group [default: 16]")
+    published.add_argument("--context", default="1024", help="tokens of context [default: 1024]")
+    made = what.add_parser("checkpoint", help="only write the random checkpoint of a published shape")
+    made.add_argument("shape", choices=sorted(PUBLISHED))
+    made.add_argument("directory", type=Path)
+    for one in (curve, published):
+        one.add_argument("--recipe", default="int8", help="[default: int8]")
+        one.add_argument("--target", action="append", choices=TARGETS, help="[default: all three]")
+        one.add_argument("--json", action="store_true", help="print JSON")
+        one.add_argument(
+            "--work", type=Path, help="where checkpoints and results lie meanwhile [default: a temporary one]"
+        )
+    given = parser.parse_args()
+    if given.what == "checkpoint":
+        print(f"{write_checkpoint(PUBLISHED[given.shape], given.directory, DOWNLOADS):,} parameters")
+        return
+    if given.work:
+        given.work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=given.work) as work:
+        (print_curve if given.what == "curve" else print_build)(given, Path(work))
+
+
+def print_curve(given: argparse.Namespace, work: Path) -> None:
+    """One axis."""
+    axis, targets = AXES[given.axis], tuple(given.target or TARGETS)
+    found = list(stages.rows(given.axis, given.recipe, targets, work, DOWNLOADS))
+    if given.json:
+        print(json.dumps([row.json() for row in found]))
+        return
+    print(table((axis.title, "parameters", "stage", "CPU s", "peak memory", "file"), (row.cells() for row in found)))
+    print()
+    for stage in ("quantize", *targets):
+        print(growth(given.axis, stage, [row for row in found if row.stage == stage]))
+
+
+def growth(axis: str, stage: str, rows: list[stages.Row]) -> str:
+    """The fitted exponents of one stage, and how much dearer thirty layers are than four."""
+    values = [math.log(row.value) for row in rows]
+    parts = []
+    for name, of in (("CPU time", "cpu_s"), ("peak memory", "peak_bytes"), ("file", "bytes_written")):
+        parts.append(f"{name} ~ {AXES[axis].title}^{slope(values, [math.log(getattr(row, of)) for row in rows]):.2f}")
+    by_value = {row.value: row.cpu_s for row in rows}
+    if axis == "depth":
+        parts.append(f"30 layers cost {by_value[30] / by_value[4]:.2f} × 4 layers")
+    return f"{stage}: {', '.join(parts)}"
+
+
+def slope(x: list[float], y: list[float]) -> float:
+    """Of the least-squares line."""
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    across = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
+    return across / sum((a - mean_x) ** 2 for a in x)
+
+
+def print_build(given: argparse.Namespace, work: Path) -> None:
+    """One published shape."""
+    model, limit = work / given.shape, int(float(given.limit) * 1e9)
+    parameters = write_checkpoint(PUBLISHED[given.shape], model, DOWNLOADS)
+    allowed = ALLOWED_PER_BF16 * 2 * parameters + ALLOWED_BYTES
+    arguments = [str(model), "--recipe", given.recipe, "--context", given.context, "--out", str(work / "package")]
+    for target in given.target or TARGETS:
+        arguments += ["--target", target]
+    arguments += ["--jobs", "1", "--memory-limit", f"{limit / 1e9}GB"]
+    try:
+        told, seconds = limited.build(arguments, limit, work / "cache")
+    except limited.NoLimit as error:
+        sys.exit(f"growth: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"growth: the build ended with exit status {error.returncode}.")
+    finally:
+        shutil.rmtree(model)
+    if given.json:
+        print(json.dumps({"shape": given.shape, "parameters": parameters, "seconds": seconds, "told": told}))
+        return
+    lines = [
+        (stage["stage"], f"{stage['seconds']:.0f}", f"{stage['peak_rss_bytes'] / 1e9:.2f} GB")
+        for stage in told["report"]["stages"]
+    ]
+    print(table((f"{given.shape}, {given.recipe}", "seconds", "peak memory"), lines))
+    peak = max(stage["peak_rss_bytes"] for stage in told["report"]["stages"])
+    print(
+        f"\n{parameters / 1e9:.2f} billion parameters, limit {limit / 1e9:.0f} GB: {seconds / 60:.1f} minutes, at most "
+        f"{peak / 1e9:.2f} GB in one process; 1.3 × bf16 + 1.5 GB would be {allowed / 1e9:.2f} GB"
+    )
+
+
+main()
