@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ class Environment:
     packages: tuple[str, ...]
     note: str
     torch: bool = True
+    build: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables of the installation, for what is compiled."""
 
     @property
     def directory(self) -> Path:
@@ -52,8 +56,13 @@ LITERT = Environment(
 COREML = Environment(
     "coreml", ("coremltools==9.0", "numpy<2.4", "transformers==5.23.0"), "numpy 2.4 breaks coremltools 9.0"
 )
+NO_AMX = "-DCMAKE_C_FLAGS='-mno-amx-int8 -mno-amx-tile' -DCMAKE_CXX_FLAGS='-mno-amx-int8 -mno-amx-tile'"
 LLAMA_CPP = Environment(
-    "llama-cpp", ("llama-cpp-python==0.3.36",), "compiles llama.cpp: six minutes on two cores", torch=False
+    "llama-cpp",
+    ("llama-cpp-python==0.3.36",),
+    "compiles llama.cpp for this processor, without AMX on x86-64: with it, this version crashed at the first token",
+    torch=False,
+    build={"CMAKE_ARGS": NO_AMX} if platform.machine() == "x86_64" else {},
 )
 ENVIRONMENTS = (OPTIMUM, LITERT, COREML, LLAMA_CPP)
 
@@ -67,7 +76,8 @@ def set_up(environment: Environment, workspace: Workspace) -> dict[str, Any]:
     seconds = cost.wall_s
     pip: list[str | Path] = [environment.python, "-m", "pip", "--disable-pip-version-check"]
     for packages in ((TORCH,), environment.packages) if environment.torch else (environment.packages,):
-        seconds += measured([*pip, "install", "--quiet", *packages], log).wall_s
+        fresh = ["--no-cache-dir"] if environment.build else []  # pip keeps what it built, whatever it was told then
+        seconds += measured([*pip, "install", "--quiet", *fresh, *packages], log, environment.build).wall_s
     listed = json.loads(measured([*pip, "list", "--format", "json"], log).output)
     return {
         "packages": list(environment.packages),

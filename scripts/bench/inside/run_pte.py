@@ -7,12 +7,15 @@ usage: run_pte.py logits MODEL.pte IDS.npy OUT.npy
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+os.environ["MKL_NUM_THREADS"] = "1"  # torch's MKL would start threads inside ExecuTorch's pool for every head
 
 import executorch.extension.llm.custom_ops.custom_ops
 import executorch.kernels.quantized  # noqa: F401  both register operators
