@@ -14,6 +14,7 @@ import numpy as np
 
 from .contracts import FloatArray
 from .reference.eager import read_ids
+from .watch import last_answer
 
 if TYPE_CHECKING:
     import torch
@@ -106,11 +107,10 @@ class Moments:
         self.sum: FloatArray | None = None
         self.tokens = 0
 
-    def add(self, rows: torch.Tensor) -> None:
-        """Rows ``[T, I]``."""
-        here: FloatArray = (rows.T @ rows).numpy()
-        self.sum = here if self.sum is None else self.sum + here
-        self.tokens += len(rows)
+    def add(self, products: FloatArray, tokens: int) -> None:
+        """Products ``[I, I]``: xᵀx of `tokens` rows."""
+        self.sum = products if self.sum is None else self.sum + products
+        self.tokens += tokens
 
     def mean(self) -> FloatArray:
         """``[I, I]``."""
@@ -132,10 +132,15 @@ def second_moments(module: nn.Module, prefix: str, only: str | None = None) -> I
     """Within the block, inputs of the linear layers of `module` are summed up, by full name."""
     found: dict[str, Moments] = {}
 
+    @last_answer
+    def products(states: torch.Tensor) -> tuple[FloatArray, int]:
+        rows = states.reshape(-1, states.shape[-1])
+        return (rows.T @ rows).numpy(), len(rows)
+
     def watch(name: str, inner: Any) -> torch.utils.hooks.RemovableHandle:
         found[name] = Moments()
         return inner.register_forward_pre_hook(  # type: ignore[no-any-return]
-            lambda _module, inputs: found[name].add(inputs[0].reshape(-1, inputs[0].shape[-1]))
+            lambda _module, inputs: found[name].add(*products(inputs[0]))
         )
 
     wanted = [(name, inner) for name, inner in linear_layers(module, prefix) if only in (None, name)]
@@ -150,8 +155,11 @@ def second_moments(module: nn.Module, prefix: str, only: str | None = None) -> I
 def _first_calls(
     model: PreTrainedModel, stack: Any, sequences: list[list[int]]
 ) -> tuple[list[torch.Tensor], list[list[Call]]]:
-    """The first layer's hidden states ``[1, T, hidden]`` by sequence, and each layer's calls, ``[layer][sequence]``."""
+    """The first layer's hidden states ``[1, T, hidden]`` by sequence, and each layer's calls, ``[layer][sequence]``.
 
+    What layers are called with besides hidden states does not depend on these: after the first sequence, which tells
+    the form of their results, nothing is computed in them.
+    """
     hidden: list[torch.Tensor] = []
     calls: list[list[Call]] = [[] for _ in stack]
 
@@ -165,12 +173,40 @@ def _first_calls(
 
     handles = [layer.register_forward_pre_hook(note(i), with_kwargs=True) for i, layer in enumerate(stack)]
     try:
-        for ids in sequences:
-            read_ids(model, ids)
+        results: list[Any] = []
+        for number, ids in enumerate(sequences):
+            with telling(stack[0], results) if number == 0 else skipped(stack, results[0]):
+                read_ids(model, ids)
     finally:
         for handle in handles:
             handle.remove()
     return hidden, calls
+
+
+@contextmanager
+def telling(layer: nn.Module, results: list[Any]) -> Iterator[None]:
+    """Within it, what the layer returns is noted."""
+    handle = layer.register_forward_hook(lambda _module, _inputs, output: results.append(output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def skipped(stack: Any, like: Any) -> Iterator[None]:
+    """Within it, layers hand on the hidden states that they are given, in the form of the result `like`."""
+
+    def hand_on(states: torch.Tensor, *_others: Any, **_named: Any) -> Any:
+        return (states,) if isinstance(like, tuple) else states
+
+    for layer in stack:
+        layer.forward = hand_on  # hides that of its class
+    try:
+        yield
+    finally:
+        for layer in stack:
+            del layer.forward
 
 
 def _run(layer: Any, calls: list[Call], hidden: list[torch.Tensor]) -> list[torch.Tensor]:

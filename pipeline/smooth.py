@@ -19,6 +19,7 @@ import numpy as np
 from .contracts import FloatArray
 from .families import Family
 from .reference.eager import read_ids
+from .watch import last_answer
 
 if TYPE_CHECKING:
     import torch
@@ -35,9 +36,15 @@ def largest_inputs(model: PreTrainedModel, sequences: list[list[int]]) -> dict[s
 
     largest: dict[str, FloatArray] = {}
 
+    @last_answer
+    def magnitudes(states: torch.Tensor) -> FloatArray:
+        rows = states.reshape(-1, states.shape[-1])
+        found: FloatArray = torch.maximum(rows.amax(dim=0), -rows.amin(dim=0)).numpy()
+        return found
+
     def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
         def note(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            here = inputs[0].reshape(-1, inputs[0].shape[-1]).abs().amax(dim=0).numpy()
+            here = magnitudes(inputs[0])
             largest[name] = np.maximum(largest[name], here) if name in largest else here
 
         return module.register_forward_pre_hook(note)

@@ -17,6 +17,7 @@ from kobako.pipeline.contracts import Progress
 from torch import fx, nn
 
 from .delegates import Delegate, Writer
+from .fuse import AND
 from .graph import OWN_PREFIX, Flat
 from .pte import NAMES_KEY
 from .segments import Segment, Step
@@ -71,17 +72,23 @@ def lowered_module(segment: Segment, delegate: Delegate) -> Any:
     return module
 
 
-def weight_names(keys: Mapping[str, str], aliases: Mapping[str, str]) -> dict[str, str]:
-    """Hugging Face parameter name → key of its codes in the .pte; `aliases` names a tied head after its table."""
-    prefix = "model."  # the attribute that holds the model in what is traced
-    names = {
-        name.removeprefix(prefix): key
-        for name, key in keys.items()
-        if name.endswith(".weight") and not name.startswith(OWN_PREFIX)
-    }
+def weight_names(keys: Mapping[str, str], aliases: Mapping[str, str], rows: Mapping[str, int]) -> dict[str, str]:
+    """Hugging Face parameter name → key of its codes in the .pte; `aliases` names a tied head after its table.
+
+    Where several are stored as one, the key is followed by the first of its rows and the one behind its last.
+    """
     sides = {beside(head): beside(table) for head, table in aliases.items()}
-    known = {**aliases, **sides}
-    return {known.get(name, name): key for name, key in names.items()}
+    known, names = {**aliases, **sides}, {}
+    for stored, key in keys.items():
+        if not stored.endswith(".weight") or stored.startswith(OWN_PREFIX):
+            continue
+        parts, begin = stored.split(AND), 0
+        for part in parts:
+            name = part.removeprefix("model.")  # the attribute that holds the model in what is traced
+            end = begin + rows[part] if len(parts) > 1 else begin
+            names[known.get(name, name)] = f"{key} {begin} {end}" if len(parts) > 1 else key
+            begin = end
+    return names
 
 
 def beside(name: str) -> str:
@@ -112,7 +119,7 @@ class Lowering:
         delegate = Writer(segment, self.flat.tensors, self.max_tokens).write()
         self.keys.update(delegate.keys)
         if segment is self.last and self.lookups:
-            names = {**self.lookups, **weight_names(self.keys, self.aliases)}
+            names = {**self.lookups, **weight_names(self.keys, self.aliases, self.flat.rows)}
             delegate.data[NAMES_KEY] = json.dumps(names, separators=(",", ":")).encode()
         return lowered_module(segment, delegate)
 

@@ -185,6 +185,15 @@ class Writer:
         source = self.value(args[0])
         self.append(self.schema.XNNStaticReshape(len(shape), shape, source, self.output(node), 0))
 
+    def slice(self, node: fx.Node) -> None:
+        """A part of the last axis; XNNPACK writes "all there is" of the others as 0."""
+        args: Any = node.args
+        shape = self.shape(node)
+        offsets, sizes = [0] * len(shape), [0] * len(shape)
+        offsets[-1], sizes[-1] = args[2], shape[-1]
+        source = self.value(args[0])
+        self.append(self.schema.XNNStaticSlice(len(shape), offsets, sizes, source, self.output(node), 0))
+
     def transpose(self, node: fx.Node) -> None:
         """A transpose of two axes."""
         order = list(range(node.meta["val"].dim()))
@@ -228,6 +237,7 @@ class Writer:
 SPECIAL: dict[Any, Callable[[Writer, fx.Node], None]] = {
     aten.linear.default: Writer.linear,
     aten.view.default: Writer.view,
+    aten.slice.Tensor: Writer.slice,
     aten.transpose.int: Writer.transpose,
     aten.silu.default: Writer.silu,
     aten.gelu.default: Writer.gelu,
@@ -259,7 +269,7 @@ def data_key(name: str, packed: bytes, tensors: Tensors) -> str:
     """
     digest = hashlib.sha256(name.encode() + b"\0")
     digest.update(packed)
-    scales = tensors.get(name.removesuffix("weight") + "scales")
+    scales = tensors.get(name.replace(".weight", ".scales"))
     if scales is not None:
         digest.update(raw(scales))
     return digest.hexdigest()

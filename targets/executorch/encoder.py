@@ -31,6 +31,7 @@ from torch import nn
 from .assemble import Lowering, Method, executorch_program, host_module
 from .decoder import install, register_operators
 from .export import MODEL_FILE, TOKENIZER_FILES, activations, copy_tokenizer, quiet_collector, share_tables
+from .fuse import fuse_linears
 from .graph import flatten, simplify
 from .pte import EMBEDDING_ENTRY, HINT, open_pte
 from .runtime import load_module
@@ -66,6 +67,7 @@ def write_model(quantized: Quantized, context: int, path: Path, progress: Progre
         with registered_attention():
             flat = flatten(traced(build_encoder(quantized, head, family.embedding, tied), context))
         simplify(flat)
+        fuse_linears(flat)
         steps = split(flat, SPELLED_ATTENTION)
         lowering = Lowering(flat, steps, context, aliases, {EMBEDDING_ENTRY: family.embedding})
         host = host_module(flat, steps, lowering, lambda part, words: progress(0.3 + 0.4 * part, words))

@@ -64,6 +64,7 @@ def write_model(
     from .assemble import Lowering, Method, executorch_program, host_module
     from .decoder import dynamic, example, trace
     from .functional import functionalize
+    from .fuse import fuse_linears
     from .graph import flatten, simplify
     from .segments import split
 
@@ -73,6 +74,7 @@ def write_model(
         flat = flatten(trace(quantized, options, probe=probe))
         functionalize(flat)
         simplify(flat)
+        fuse_linears(flat)
         steps = split(flat)
         lowering = Lowering(flat, steps, context, aliases, lookups(quantized))
         host = host_module(flat, steps, lowering, lambda part, words: progress(0.3 + 0.4 * part, words))

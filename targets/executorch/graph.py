@@ -8,7 +8,7 @@ meet their inverse vanish, and views name their symbolic dimension -1.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,6 +27,8 @@ class Flat:
 
     graph: fx.Graph
     tensors: Tensors
+    rows: dict[str, int] = field(default_factory=dict)
+    """Of each constant that is stored together with others (`fuse`): how many rows are its own."""
 
     @property
     def fake_mode(self) -> Any:
@@ -50,7 +52,7 @@ class Flat:
         self.tensors[name] = value()
         with self.graph.inserting_before(first):
             node = self.graph.get_attr(name)
-        node.meta["val"] = self.fake_mode.from_tensor(self.tensors[name])
+        node.meta["val"] = self.fake_mode.from_tensor(self.tensors[name], static_shapes=True)
         return node
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,22 @@ def stored_weights(path: Path) -> Iterator[StoredWeight]:
         if outside:
             yield outside_rows(pte, outside)
         yield embedding(pte, listed.pop(EMBEDDING_ENTRY, "model.embed_tokens.weight"), outside)
-        names = {key: name for name, key in listed.items()}
         for _, payload in (one for method in entries(pte) for one in pte.delegate_payloads(method)):
-            tensors = {names[one.key]: one for one in static_tensors(payload) if one.key in names}
+            tensors = named_tensors(payload, listed)
             for name, tensor in tensors.items():
                 if tensor.dtype != "float32" and not name.endswith(SIDE):  # not the norms
                     yield shifted(pte, matrix(pte, name, tensor), tensors.get(name.removesuffix(".weight") + SIDE))
+
+
+def named_tensors(payload: bytes, listed: Mapping[str, str]) -> dict[str, StaticTensor]:
+    """The constants of a delegate by the names of the model's; several may be rows of one."""
+    known = {one.key: one for one in static_tensors(payload)}
+    found = {}
+    for name, told in listed.items():
+        key, *rows = told.split()
+        if key in known:
+            found[name] = known[key] if not rows else replace(known[key], rows=(int(rows[0]), int(rows[1])))
+    return found
 
 
 def entries(pte: PteFile) -> tuple[str, ...]:
@@ -50,17 +61,25 @@ def entries(pte: PteFile) -> tuple[str, ...]:
 
 def matrix(pte: PteFile, name: str, tensor: StaticTensor) -> StoredWeight:
     """One constant of a delegate as codes and scales."""
-    data = pte.bytes_of(pte.named[tensor.key])
+    data, shape = rows_of(pte.bytes_of(pte.named[tensor.key]), tensor), (-1, *tensor.shape[1:])
     if tensor.dtype == "float16":
-        return StoredWeight(name=name, codes=np.frombuffer(data, np.float16).reshape(tensor.shape), scales=None)
+        return StoredWeight(name=name, codes=np.frombuffer(data, np.float16).reshape(shape), scales=None)
     if tensor.dtype == "qcint8":
-        codes: Int8Array = np.frombuffer(data, np.int8).reshape(tensor.shape)
+        codes: Int8Array = np.frombuffer(data, np.int8).reshape(shape)
     elif tensor.dtype == "qbint4":
-        codes = unpack_nibbles(data).reshape(tensor.shape)
+        codes = unpack_nibbles(data).reshape(shape)
     else:
         raise BadArtifact(f"{name} is stored as {tensor.dtype}.", HINT)
-    raw = pte.bytes_of(pte.named[tensor.scales_key])
-    return StoredWeight(name=name, codes=codes, scales=scales_of(raw, tensor))
+    raw = rows_of(pte.bytes_of(pte.named[tensor.scales_key]), tensor)
+    return StoredWeight(name=name, codes=codes, scales=scales_of(raw, tensor, len(codes)))
+
+
+def rows_of(data: bytes, tensor: StaticTensor) -> bytes:
+    """The bytes of a constant's own rows."""
+    if tensor.rows is None:
+        return data
+    row = len(data) // tensor.shape[0]
+    return data[tensor.rows[0] * row : tensor.rows[1] * row]
 
 
 def shifted(pte: PteFile, weight: StoredWeight, side: StaticTensor | None) -> StoredWeight:
@@ -74,10 +93,10 @@ def shifted(pte: PteFile, weight: StoredWeight, side: StaticTensor | None) -> St
     return StoredWeight(name=weight.name, codes=weight.codes, scales=weight.scales, offsets=whole.offsets)
 
 
-def scales_of(raw: bytes, tensor: StaticTensor) -> FloatArray:
+def scales_of(raw: bytes, tensor: StaticTensor, rows: int) -> FloatArray:
     """Scales ``[O, G]`` float32: bfloat16 in the file for groups, float32 for rows."""
     dtype = ml_dtypes.bfloat16 if tensor.group_size else np.float32
-    return np.frombuffer(raw, dtype).astype(np.float32).reshape(tensor.shape[0], -1)
+    return np.frombuffer(raw, dtype).astype(np.float32).reshape(rows, -1)
 
 
 def unpack_nibbles(data: bytes) -> Int8Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,10 +48,26 @@ def is_delegable(node: fx.Node, also: tuple[Any, ...] = ()) -> bool:
         return False
     if node.target == aten.pow.Tensor_Scalar:
         return bool(args[1] == 2)
-    if node.target == VIEW:
-        return all(isinstance(dim, int) for dim in args[1])
+    if node.target in SHAPES:
+        return SHAPES[node.target](node)
     plain = node.target in PLAIN or (node.target in WITHOUT_OPTIONS and not node.kwargs)
     return plain or (node.target in also and is_spelled_attention(node))
+
+
+def is_part_of_rows(node: fx.Node) -> bool:
+    """Whether a slice takes neighbours of the last axis."""
+    args: Any = node.args
+    last = node.meta["val"].dim() - 1
+    return len(args) == 4 and args[1] in (-1, last) and isinstance(args[2], int) and args[2] >= 0
+
+
+def has_fixed_shape(node: fx.Node) -> bool:
+    """Whether a view's sizes are numbers."""
+    args: Any = node.args
+    return all(isinstance(dim, int) for dim in args[1])
+
+
+SHAPES: Mapping[Any, Callable[[fx.Node], bool]] = {aten.slice.Tensor: is_part_of_rows, VIEW: has_fixed_shape}
 
 
 def rounds_in_place(node: fx.Node) -> bool:

@@ -30,6 +30,7 @@ from .decoder import install, register_operators
 from .encoder import ATTENTION, LONGEST, SpelledNorm, lengths, registered_attention
 from .encoder import example as source_example
 from .export import MODEL_FILE, TOKENIZER_FILES, activations, copy_tokenizer, quiet_collector, share_tables
+from .fuse import fuse_linears
 from .graph import flatten, simplify
 from .pte import DECODE, EMBEDDING_ENTRY, ENCODE, HINT, open_pte
 from .runtime import load_module
@@ -76,6 +77,7 @@ def write_model(quantized: Quantized, context: int, path: Path, progress: Progre
                 named = dynamic if name == ENCODE else (*dynamic[:3], dynamic[3:])  # the last argument takes the rest
                 flat = flatten(torch.export.export(step, example, dynamic_shapes=named, strict=False))
             simplify(flat)
+            fuse_linears(flat)
             steps = split(flat, SPELLED_ATTENTION)
             told = {EMBEDDING_ENTRY: family.embedding} if name == DECODE else {}
             lowering = Lowering(flat, steps, context, aliases, told, keys)

@@ -27,13 +27,17 @@ OPERATORS = (  # members of the union XNodeUnion, in order
 
 @dataclass(frozen=True)
 class StaticTensor:
-    """A constant of an XNNPACK graph: ``group_size`` is 0 for one scale per row and for floats."""
+    """A constant of an XNNPACK graph: ``group_size`` is 0 for one scale per row and for floats.
+
+    Of one that stands for several, `rows` are the first and the one behind the last of those that are meant.
+    """
 
     key: str
     dtype: str
     shape: tuple[int, ...]
     scales_key: str
     group_size: int
+    rows: tuple[int, int] | None = None
 
 
 def root(payload: bytes) -> Table:

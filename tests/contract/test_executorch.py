@@ -221,13 +221,28 @@ def test_every_layer_is_one_delegate_and_few_operators_stay_outside(exported: Ma
     assert len(forward["delegates"]) == 4
     assert forward["host_operators"]["llama::update_cache.out"] == 4
     assert not {"aten::linear.out", "aten::mm.out", "aten::mul.out", "aten::mean.out"} & set(forward["host_operators"])
-    assert sum(delegate["constants"].get("qbint4", 0) for delegate in forward["delegates"]) == 14
+    assert sum(delegate["constants"].get("qbint4", 0) for delegate in forward["delegates"]) == 8  # a layer's: q, k and v; o; gate and up; down
     assert found["metadata"] == {
         "get_max_seq_len": CONTEXT, "get_max_context_len": CONTEXT, "get_eos_ids": 2, "get_bos_id": 1,
         "get_vocab_size": 384, "get_n_layers": 2, "use_kv_cache": True, "enable_dynamic_shape": True,
         "use_sdpa_with_kv_cache": True,
     }  # fmt: skip
     json.dumps(found)
+
+
+@heavy
+@pytest.mark.parametrize("recipe", ["int8", "int4"])
+def test_layers_stored_as_one_say_the_same_to_the_last_bit(
+    exported: Make, tiny: Callable[..., Quantized], recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kobako.targets.executorch.fuse.fuse_linears", lambda _flat: None)
+    apart = TARGET.export(tiny(recipe), ExportOptions(context_tokens=CONTEXT), tmp_path, no_progress)
+    calls = [
+        sum(delegate["operators"].get("fully_connected", 0) for delegate in found["methods"]["forward"]["delegates"])
+        for found in (TARGET.inspect(one.directory / "model.pte") for one in (apart, exported(recipe)))
+    ]
+    assert calls[1] == calls[0] - 2 * (3 if recipe == "int8" else 6)  # of each layer: q, k, v and gate, up; and beside
+    np.testing.assert_array_equal(decode(TARGET.runtime(apart)), decode(TARGET.runtime(exported(recipe))))
 
 
 @heavy
