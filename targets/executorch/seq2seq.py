@@ -22,7 +22,6 @@ from kobako.pipeline.reference.eager import empty_seq2seq, load_config
 from kobako.pipeline.reference.seq2seq import Continues, Reads, refit, state_shape, table_paths
 from kobako.pipeline.reference.structure import is_norm, norm_facts
 from kobako.pipeline.seq2seq.facts import facts_of
-from kobako.pipeline.weights import open_weights
 from torch import nn
 
 from .assemble import Lowering, Method, executorch_program, host_module
@@ -31,6 +30,7 @@ from .encoder import ATTENTION, LONGEST, SpelledNorm, lengths, registered_attent
 from .encoder import example as source_example
 from .export import MODEL_FILE, TOKENIZER_FILES, activations, copy_tokenizer, quiet_collector, share_tables
 from .graph import flatten, simplify
+from .mapped import map_weights
 from .pte import DECODE, EMBEDDING_ENTRY, ENCODE, HINT, open_pte
 from .runtime import load_module
 from .segments import SPELLED_ATTENTION, split
@@ -80,7 +80,7 @@ def write_model(quantized: Quantized, context: int, path: Path, progress: Progre
             told = {EMBEDDING_ENTRY: family.embedding} if name == DECODE else {}
             lowering = Lowering(flat, steps, context, aliases, told, keys)
             host = host_module(flat, steps, lowering, part_of(progress, 0.45 * number + 0.15, 0.25))
-            methods[name], keys = Method(host, example, dynamic), lowering.keys
+            methods[name], keys = Method(host, example, dynamic, lowering.tables), lowering.keys
             delegates += sum(step.segment is not None for step in steps)
         progress(0.9, "emitting the program")
         _, heads, _, depth = state_shape(model, context)
@@ -117,7 +117,7 @@ def build(quantized: Quantized, context: int) -> Any:
     """The model with its linear layers, embeddings, norms and positions replaced by what the runtime will compute."""
     family = families.get(quantized.model_type)
     model = empty_seq2seq(load_config(quantized.directory), ATTENTION)
-    weights, tables = open_weights(quantized.directory), table_paths(model)
+    weights, tables = map_weights(quantized), table_paths(model)
     for name in weights:
         if name != family.embedding:
             install(model, name, weights[name], is_embedding=False)
