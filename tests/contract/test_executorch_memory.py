@@ -80,14 +80,14 @@ def test_in_which_pieces_a_file_was_written_does_not_show(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process's memory can be reset on Linux only")
 @pytest.mark.parametrize("recipe", ["int8", "int4-nearest"])
-def test_an_export_grows_by_less_than_half_of_the_weights(tiny: Tiny, tmp_path: Path, recipe: str) -> None:
+def test_an_export_grows_by_less_than_a_third_of_the_weights(tiny: Tiny, tmp_path: Path, recipe: str) -> None:
     TARGET.export(tiny(recipe), ExportOptions(context_tokens=64), tmp_path, no_progress)  # loads the vendor
     wide = widened(tiny(recipe), tmp_path)
     before = memory_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     exported = TARGET.export(wide, ExportOptions(context_tokens=64), tmp_path, no_progress)
     growth, size = memory_bytes("VmHWM") - before, (wide.directory / WEIGHTS_FILE).stat().st_size
-    assert growth < size / 2, f"{growth / 1e6:.0f} MB for weights of {size / 1e6:.0f} MB"
+    assert growth < size / 3, f"{growth / 1e6:.0f} MB for weights of {size / 1e6:.0f} MB"
     weights = open_weights(wide.directory)
     for stored in TARGET.stored_weights(exported):
         wanted = weights[stored.name]
