@@ -262,5 +262,6 @@ def data_key(name: str, packed: Any, tensors: Tensors) -> str:
         digest.update(part)
     scales = tensors.get(name.removesuffix("weight") + "scales")
     if scales is not None:
-        digest.update(raw(scales))
+        for part in parts_of(constant(scales)):
+            digest.update(part)
     return digest.hexdigest()
