@@ -14,7 +14,7 @@ BASE_RSS_BYTES = {
     "load": 0.35e9,
     "quantize": 0.75e9,
     "expect": 0.9e9,
-    "executorch": 1.2e9,
+    "executorch": 0.75e9,
     "coreml": 1.0e9,
     "litert": 1.2e9,
 }
@@ -23,15 +23,11 @@ RSS_BYTES_PER_PARAMETER = {
     "load": 0.0,
     "quantize": 4.5,
     "expect": 9.0,
-    "executorch": 8.0,
+    "executorch": 0.5,
     "coreml": 10.0,
     "litert": 10.0,
 }
 """Growth with the model, from builds of SmolLM2-135M; rounded up."""
-
-
-TABLE_COPIES = {"executorch": 2}
-"""How often a stage holds a table of per-layer inputs in memory: a .pte is emitted from bytes objects."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +143,6 @@ def estimate(config: Mapping[str, Any], recipe: Recipe, targets: list[str]) -> E
         parameters=parameters,
         rss_bytes={
             stage: int(BASE_RSS_BYTES.get(stage, 1e9) + RSS_BYTES_PER_PARAMETER.get(stage, 10.0) * parameters)
-            + TABLE_COPIES.get(stage, 0) * table_bytes(config, recipe)
             for stage in stages
         },
         weights_bytes=weights,

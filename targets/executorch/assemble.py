@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,9 +18,10 @@ from torch import fx, nn
 
 from .delegates import Delegate, Writer
 from .fuse import AND
-from .graph import OWN_PREFIX, Flat
+from .graph import OWN_PREFIX, Flat, Tensors
 from .pte import NAMES_KEY
 from .segments import Segment, Step
+from .tables import is_table, key_of, put_back, stand_in
 
 BACKEND = "XnnpackBackend"
 DATA_ALIGNMENT = 16
@@ -72,7 +73,7 @@ def lowered_module(segment: Segment, delegate: Delegate) -> Any:
     return module
 
 
-def weight_names(keys: Mapping[str, str], aliases: Mapping[str, str], rows: Mapping[str, int]) -> dict[str, str]:
+def weight_names(keys: Mapping[str, str], aliases: Mapping[str, str], tensors: Tensors) -> dict[str, str]:
     """Hugging Face parameter name → key of its codes in the .pte; `aliases` names a tied head after its table.
 
     Where several are stored as one, the key is followed by the first of its rows and the one behind its last.
@@ -85,7 +86,7 @@ def weight_names(keys: Mapping[str, str], aliases: Mapping[str, str], rows: Mapp
         parts, begin = stored.split(AND), 0
         for part in parts:
             name = part.removeprefix("model.")  # the attribute that holds the model in what is traced
-            end = begin + rows[part] if len(parts) > 1 else begin
+            end = begin + len(tensors[part])
             names[known.get(name, name)] = f"{key} {begin} {end}" if len(parts) > 1 else key
             begin = end
     return names
@@ -97,29 +98,45 @@ def beside(name: str) -> str:
 
 
 class Lowering:
-    """Writes the delegates one after the other; remembers the data key of each constant."""
+    """Writes the delegates one after the other; remembers the data key of each constant.
+
+    Attributes:
+        tables: what host operators look up, by the key of its stand-in in the host program.
+    """
 
     def __init__(
         self, flat: Flat, steps: Sequence[Step], max_tokens: int, aliases: Mapping[str, str],
-        lookups: Mapping[str, str], others: Mapping[str, str] | None = None,
+        lookups: Mapping[str, str], before: Lowering | None = None,
     ) -> None:  # fmt: skip
         """`lookups`: names of what host operators look up, by the entry that tells them, in the file's last method.
 
-        `others`: data keys of the methods before it.
+        `before`: of the method before it.
         """
         self.flat = flat
         self.aliases = aliases
         self.lookups = lookups
         self.last = [step.segment for step in steps if step.segment is not None][-1]
         self.max_tokens = max_tokens
-        self.keys: dict[str, str] = dict(others or {})
+        self.keys: dict[str, str] = dict(before.keys if before else {})
+        self.names: dict[str, str] = dict(before.names if before else {})
+        self.tables: dict[bytes, torch.Tensor] = {}
+
+    def held(self, node: fx.Node) -> torch.Tensor:
+        """What the host program holds of a constant: a stand-in, where it is a table."""
+        tensor = self.flat.tensors[str(node.target)]
+        if not is_table(node):
+            return tensor
+        rows = stand_in(tensor)
+        self.tables[key_of(rows)] = tensor
+        return rows
 
     def module(self, segment: Segment) -> Any:
         """ExecuTorch's module for the delegate of a segment; the last one also holds the names of all weights."""
         delegate = Writer(segment, self.flat.tensors, self.max_tokens).write()
         self.keys.update(delegate.keys)
+        self.names.update(weight_names(delegate.keys, self.aliases, self.flat.tensors))
         if segment is self.last and self.lookups:
-            names = {**self.lookups, **weight_names(self.keys, self.aliases, self.flat.rows)}
+            names = {**self.lookups, **self.names}
             delegate.data[NAMES_KEY] = json.dumps(names, separators=(",", ":")).encode()
         return lowered_module(segment, delegate)
 
@@ -132,7 +149,7 @@ def host_module(flat: Flat, steps: Sequence[Step], lowering: Lowering, progress:
     def copied(node: fx.Node) -> fx.Node:
         if node not in copies:  # a constant, met for the first time
             name = str(node.target).replace(".", "_")
-            root.register_buffer(name, flat.tensors[str(node.target)])
+            root.register_buffer(name, lowering.held(node))
             copies[node] = graph.get_attr(name)
         return copies[node]
 
@@ -155,16 +172,23 @@ def host_module(flat: Flat, steps: Sequence[Step], lowering: Lowering, progress:
 
 @dataclass(frozen=True)
 class Method:
-    """One entry of a program: the host module, arguments to trace it with, and which of their dimensions vary."""
+    """One entry of a program: the host module, arguments to trace it with, which of their dimensions vary, and what
+    the module looks up, by the key of the stand-in that it holds (`Lowering.tables`).
+    """
 
     module: nn.Module
     example: tuple[torch.Tensor, ...]
     dynamic: Any
+    tables: Mapping[bytes, torch.Tensor] = field(default_factory=dict)
 
 
 def executorch_program(methods: Mapping[str, Method], constants: Mapping[str, Any]) -> Any:
-    """Export the host programs and run ExecuTorch's passes: memory plan, out variants, emission."""
+    """Export the host programs and run ExecuTorch's passes: memory plan, out variants, emission.
+
+    The result has a method ``write_to_file``, which reads the weights.
+    """
     from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge
+    from executorch.exir._serialize._serialize import serialize_for_executorch
     from executorch.exir.passes import MemoryPlanningPass
 
     with torch.no_grad():
@@ -175,4 +199,7 @@ def executorch_program(methods: Mapping[str, Method], constants: Mapping[str, An
     config = EdgeCompileConfig(_check_ir_validity=False)
     edge = to_edge(programs, constant_methods=dict(constants), compile_config=config)
     planning = MemoryPlanningPass(alloc_graph_input=False)
-    return edge.to_executorch(ExecutorchBackendConfig(extract_delegate_segments=True, memory_planning_pass=planning))
+    backend = ExecutorchBackendConfig(extract_delegate_segments=True, memory_planning_pass=planning)
+    emitted: Any = edge.to_executorch(backend)
+    put_back(emitted.executorch_program, {key: table for one in methods.values() for key, table in one.tables.items()})
+    return serialize_for_executorch(emitted._emitter_output, backend, emitted._data_serializer, emitted._named_data)[0]

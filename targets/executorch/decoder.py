@@ -11,9 +11,10 @@ from kobako.pipeline import families
 from kobako.pipeline.contracts import ExportOptions, KvCache, Quantized
 from kobako.pipeline.reference.eager import empty_model, load_config, open_table_of, set_parameter
 from kobako.pipeline.reference.structure import embedding_scale, is_rotary
-from kobako.pipeline.weights import QuantizedTensor, open_weights
+from kobako.pipeline.weights import QuantizedTensor
 from torch import nn
 
+from .mapped import map_weights
 from .modules import (
     ATTENTION,
     ByteEmbedding,
@@ -56,7 +57,7 @@ def build_decoder(quantized: Quantized, position: Position, kv_cache: KvCache) -
     family = families.get(quantized.model_type)
     config = load_config(quantized.directory)
     model: Any = empty_model(config, ATTENTION)
-    weights = open_weights(quantized.directory)
+    weights = map_weights(quantized)
     for name in weights:
         install(model, name, weights[name], is_embedding=name == family.embedding)
     if config.tie_word_embeddings:

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from .constants import Pack, constant, joined, parts_of, raw, unchanged
+from .fuse import AND
 from .graph import Tensors, aten
 from .modules import pack_nibbles
 from .segments import Segment
@@ -31,13 +33,8 @@ class Delegate:
     """One segment as the .pte will hold it: XNNPACK's payload, its named data, and the data key of each constant."""
 
     payload: bytes
-    data: dict[str, bytes]
+    data: dict[str, Any]
     keys: dict[str, str]
-
-
-def raw(tensor: torch.Tensor) -> bytes:
-    """The bytes of a tensor in memory order."""
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def largest(dim: Any, max_tokens: int) -> int:
@@ -60,7 +57,7 @@ class Writer:
         empty = schema.ConstantDataOffset(0, 0)  # index 0 means: not a constant
         self.graph = schema.XNNGraph("0", [], [], externs, [], [], [empty])
         self.values: dict[fx.Node, int] = {}
-        self.data: dict[str, bytes] = {}
+        self.data: dict[str, Any] = {}
         self.keys: dict[str, str] = {}
 
     def write(self) -> Delegate:
@@ -107,8 +104,8 @@ class Writer:
             self.graph.output_ids.append(self.values[node])
         return self.values[node]
 
-    def store(self, packed: bytes, key: str) -> int:
-        """Put constant bytes under a key into the named data; their index."""
+    def store(self, packed: Any, key: str) -> int:
+        """Put what `constant` made under a key into the named data; its index."""
         self.data[key] = packed
         self.graph.constant_data.append(self.schema.ConstantDataOffset(IN_NAMED_DATA, len(packed), key))
         return len(self.graph.constant_data) - 1
@@ -116,15 +113,17 @@ class Writer:
     def value(self, item: Any) -> int:
         """The id of an operand: a computed value, a constant, or a number."""
         if not isinstance(item, fx.Node):
-            packed = raw(torch.tensor([float(item)]))
+            packed = raw(torch.tensor([float(item)])).tobytes()
             return self.tensor([1], constant=self.store(packed, hashlib.sha256(packed).hexdigest()))
         if item not in self.values:
             tensor, name = self.tensors[str(item.target)], str(item.target)
             kind = "fp16" if tensor.dtype == torch.float16 else "fp32"  # XNNPACK widens it when it packs
-            self.values[item] = self.tensor(self.shape(item), kind, constant=self.named(name, raw(tensor)))
+            self.values[item] = self.tensor(
+                self.shape(item), kind, constant=self.named(name, stored(name, self.tensors))
+            )
         return self.values[item]
 
-    def named(self, name: str, packed: bytes, prefix: str = "") -> int:
+    def named(self, name: str, packed: Any, prefix: str = "") -> int:
         """Store the constant called `name`."""
         self.keys[name] = prefix + data_key(name, packed, self.tensors)
         return self.store(packed, self.keys[name])
@@ -163,14 +162,14 @@ class Writer:
         args: Any = node.args
         codes_name, scales_name = str(args[0].target), str(args[1].target)
         codes, scales = self.tensors[codes_name], self.tensors[scales_name]
-        stored = self.named(codes_name, raw(pack_nibbles(codes) if grouped else codes))
-        held = scales.to(torch.bfloat16) if grouped else scales
-        index = self.named(scales_name, raw(held), SCALE_PREFIX)
+        place = self.named(codes_name, stored(codes_name, self.tensors, pack_nibbles if grouped else unchanged))
+        held = stored(scales_name, self.tensors, halved if grouped else unchanged)
+        index = self.named(scales_name, held, SCALE_PREFIX)
         counted = {"scale": [], "channel_dim": 0, "scale_buffer_idx": index, "num_scales": scales.numel()}
         if grouped:
             params = self.schema.PerChannelGroupQuant(group_size=codes.shape[1] // scales.shape[1], **counted)
-            return self.tensor(codes.shape, "qbint4", constant=stored, params=params)
-        return self.tensor(codes.shape, "qcint8", constant=stored, params=self.schema.PerChannelQuant(**counted))
+            return self.tensor(codes.shape, "qbint4", constant=place, params=params)
+        return self.tensor(codes.shape, "qcint8", constant=place, params=self.schema.PerChannelQuant(**counted))
 
     def linear(self, node: fx.Node) -> None:
         """A fully connected layer."""
@@ -261,15 +260,28 @@ UNARY = {
 }
 
 
-def data_key(name: str, packed: bytes, tensors: Tensors) -> str:
+def halved(scales: torch.Tensor) -> torch.Tensor:
+    """Scales as XNNPACK holds those of blocks: bfloat16, which they are exact in."""
+    return scales.to(torch.bfloat16)
+
+
+def stored(name: str, tensors: Tensors, pack: Pack = unchanged) -> Any:
+    """What a .pte shall hold of the constant called `name`, which may be several, one behind the other."""
+    parts = [constant(tensors[part], pack) for part in name.split(AND)]
+    return parts[0] if len(parts) == 1 else joined(parts)
+
+
+def data_key(name: str, packed: Any, tensors: Tensors) -> str:
     """64 hexadecimal digits that stand for one constant of one model.
 
     The runtime shares packed weights between models by name: scales are hashed in, so that equal codes with other
     scales never meet.
     """
     digest = hashlib.sha256(name.encode() + b"\0")
-    digest.update(packed)
-    scales = tensors.get(name.replace(".weight", ".scales"))
-    if scales is not None:
-        digest.update(raw(scales))
+    for part in parts_of(packed):
+        digest.update(part)
+    scales = name.replace(".weight", ".scales")
+    if scales != name and scales in tensors:
+        for part in parts_of(stored(scales, tensors)):
+            digest.update(part)
     return digest.hexdigest()

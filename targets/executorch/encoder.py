@@ -25,7 +25,6 @@ from kobako.pipeline.heads import Head, head_of, reads_table
 from kobako.pipeline.reference.eager import empty_encoder, load_config
 from kobako.pipeline.reference.encoder import Encoder, restore_biases, shared_biases
 from kobako.pipeline.reference.structure import NormFacts, is_norm, norm_facts, normalized
-from kobako.pipeline.weights import open_weights
 from torch import nn
 
 from .assemble import Lowering, Method, executorch_program, host_module
@@ -33,6 +32,7 @@ from .decoder import install, register_operators
 from .export import MODEL_FILE, TOKENIZER_FILES, activations, copy_tokenizer, quiet_collector, share_tables
 from .fuse import fuse_linears
 from .graph import flatten, simplify
+from .mapped import map_weights
 from .pte import EMBEDDING_ENTRY, HINT, open_pte
 from .runtime import load_module
 from .segments import SPELLED_ATTENTION, split
@@ -73,7 +73,7 @@ def write_model(quantized: Quantized, context: int, path: Path, progress: Progre
         host = host_module(flat, steps, lowering, lambda part, words: progress(0.3 + 0.4 * part, words))
         progress(0.7, "emitting the program")
         constants = {LONGEST: context, "get_output_size": head.size}
-        program = executorch_program({"forward": Method(host, example(), lengths(context))}, constants)
+        program = executorch_program({"forward": Method(host, example(), lengths(context), lowering.tables)}, constants)
         with path.open("wb") as file:
             program.write_to_file(file)
     share_tables(path, lowering.keys, aliases)
@@ -86,7 +86,7 @@ def build_encoder(quantized: Quantized, head: Head, embedding: str, tied: str) -
     `tied` is the layer that reads the embedding's table once more, or empty.
     """
     model: Any = empty_encoder(load_config(quantized.directory), head, ATTENTION)
-    weights, shared = open_weights(quantized.directory), shared_biases(model)
+    weights, shared = map_weights(quantized), shared_biases(model)
     for name in weights:
         install(model, name, weights[name], is_embedding=name == embedding)
     restore_biases(model, shared)

@@ -79,7 +79,7 @@ def write_model(
         lowering = Lowering(flat, steps, context, aliases, lookups(quantized))
         host = host_module(flat, steps, lowering, lambda part, words: progress(0.3 + 0.4 * part, words))
         progress(0.7, "emitting the program")
-        program = executorch_program({"forward": Method(host, example(), dynamic(context))}, constants)
+        program = executorch_program({"forward": Method(host, example(), dynamic(context), lowering.tables)}, constants)
         with path.open("wb") as file:
             program.write_to_file(file)
     return {

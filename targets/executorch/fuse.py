@@ -54,9 +54,6 @@ def fuse_linears(flat: Flat) -> None:
             if len(alike) > 1:
                 fuse(flat, alike)
     flat.graph.eliminate_dead_code(is_impure)
-    read = {str(node.target) for node in flat.graph.nodes if node.op == "get_attr"}
-    for name in [name for name in flat.tensors if name not in read]:
-        del flat.tensors[name]
 
 
 def members(source: fx.Node) -> Iterator[Member]:
@@ -96,7 +93,7 @@ def fuse(flat: Flat, alike: list[Member]) -> None:
     alike = sorted(alike, key=lambda one: order[one.linear])
     whole = joined(flat, [one.linear for one in alike])
     if alike[0].added is not None:
-        beside = joined(flat, sorted((one.side for one in alike if one.side), key=lambda node: order[node]))
+        beside = joined(flat, [one.side for one in alike if one.side])
         place = min((one.added for one in alike if one.added), key=lambda node: order[node])
         whole = flat.insert(place, aten.add.Tensor, (whole, beside))
     else:
@@ -126,6 +123,10 @@ def joined(flat: Flat, linears: list[fx.Node]) -> fx.Node:
 
 
 def stack(flat: Flat, names: list[str]) -> fx.Node:
-    """The constants of these names as one, their rows one after the other."""
-    flat.rows.update({name: len(flat.tensors[name]) for name in names})
-    return flat.constant(AND.join(names), lambda: torch.cat([flat.tensors[name] for name in names]))
+    """A reference to the constants of these names as one, their rows one behind the other.
+
+    Of its values there is only the shape: whoever writes them takes them from the constants that it is made of.
+    """
+    parts = [flat.tensors[name] for name in names]
+    shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
+    return flat.constant(AND.join(names), lambda: torch.empty(shape, dtype=parts[0].dtype, device="meta"))

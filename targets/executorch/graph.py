@@ -8,7 +8,7 @@ meet their inverse vanish, and views name their symbolic dimension -1.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,8 +27,6 @@ class Flat:
 
     graph: fx.Graph
     tensors: Tensors
-    rows: dict[str, int] = field(default_factory=dict)
-    """Of each constant that is stored together with others (`fuse`): how many rows are its own."""
 
     @property
     def fake_mode(self) -> Any:
@@ -52,7 +50,8 @@ class Flat:
         self.tensors[name] = value()
         with self.graph.inserting_before(first):
             node = self.graph.get_attr(name)
-        node.meta["val"] = self.fake_mode.from_tensor(self.tensors[name], static_shapes=True)
+        with self.fake_mode:
+            node.meta["val"] = torch.empty(self.tensors[name].shape, dtype=self.tensors[name].dtype)
         return node
 
 

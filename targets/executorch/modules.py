@@ -38,9 +38,7 @@ class DynamicLinear(nn.Module):
         scales = torch.from_numpy(weight.scales)
         self.register_buffer("weight", torch.from_numpy(weight.codes))
         self.register_buffer("scales", scales if self.grouped else scales[:, 0].contiguous())
-        self.register_buffer(
-            "zeros", torch.zeros(self.scales.shape, dtype=torch.int32 if self.grouped else torch.int64)
-        )
+        self.register_buffer("zeros", zeros(self.scales, torch.int32 if self.grouped else torch.int64))
         self.bias = bias
         self.side = BlockShifts(weight.shifts) if weight.shifts is not None else None
 
@@ -73,8 +71,8 @@ class BlockShifts(nn.Module):
     def __init__(self, shifts: Shifts) -> None:
         super().__init__()
         self.register_buffer("weight", torch.from_numpy(shifts.codes))
-        self.register_buffer("scales", torch.from_numpy(shifts.scales[:, 0].copy()))
-        self.register_buffer("zeros", torch.zeros(self.scales.shape, dtype=torch.int64))
+        self.register_buffer("scales", torch.from_numpy(shifts.scales[:, 0]))
+        self.register_buffer("zeros", zeros(self.scales, torch.int64))
 
     def forward(self, rounded: torch.Tensor) -> torch.Tensor:
         """Inputs already rounded, ``[..., I]`` → ``[..., O]``."""
@@ -82,6 +80,11 @@ class BlockShifts(nn.Module):
         ops = torch.ops.quantized_decomposed
         shifts = ops.dequantize_per_channel(self.weight, self.scales, self.zeros, 0, -127, 127, torch.int8)
         return nn.functional.linear(rounded_per_token(sums), shifts)
+
+
+def zeros(scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """As many zeros as there are scales, all of them the same number in memory."""
+    return torch.zeros((), dtype=dtype).expand(scales.shape)
 
 
 def rounded_per_token(x: torch.Tensor) -> torch.Tensor:
@@ -117,7 +120,7 @@ class ByteEmbedding(nn.Module):
         super().__init__()
         self.scale = scale
         self.register_buffer("weight", torch.from_numpy(weight.codes))
-        self.register_buffer("scales", torch.from_numpy(weight.scales[:, 0].copy()))
+        self.register_buffer("scales", torch.from_numpy(weight.scales[:, 0]))
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """int64 ``[1, S]`` → float32 ``[1, S, hidden]``, times the model's own scale of embeddings."""

@@ -13,6 +13,8 @@ import torch
 from kobako.pipeline.embeddings import Table
 from torch import nn
 
+from .mapped import mapped_bytes
+
 EXPONENT_BIAS = 127
 """Of float32 and bfloat16."""
 
@@ -65,11 +67,8 @@ class RowsEmbedding(nn.Module):
 
 
 def mapped(table: Table) -> torch.Tensor:
-    """All rows, uint8 ``[V, row bytes]`` or float16 ``[V, L·W]``, as a tensor over the mapped file.
-
-    Mapped anew, copy on write: torch wants memory that could be written.
-    """
+    """All rows, uint8 ``[V, row bytes]`` or float16 ``[V, L·W]``, as a tensor over the mapped file."""
     layout = table.layout
     shape = (layout.rows, layout.row_bytes)
-    data = np.memmap(table.path, np.uint8, mode="c", offset=table.begin, shape=shape)
+    data = mapped_bytes(table.path, table.begin, layout.rows * layout.row_bytes).reshape(shape)
     return torch.from_numpy(data.view(np.float16) if layout.bits == 16 else data)

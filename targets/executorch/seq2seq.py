@@ -8,7 +8,7 @@ Shape legend: T tokens of the source, S slots of the answer's cache, N heads, D 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from kobako.pipeline.reference.eager import empty_seq2seq, load_config
 from kobako.pipeline.reference.seq2seq import Continues, Reads, refit, state_shape, table_paths
 from kobako.pipeline.reference.structure import is_norm, norm_facts
 from kobako.pipeline.seq2seq.facts import facts_of
-from kobako.pipeline.weights import open_weights
 from torch import nn
 
 from .assemble import Lowering, Method, executorch_program, host_module
@@ -32,6 +31,7 @@ from .encoder import example as source_example
 from .export import MODEL_FILE, TOKENIZER_FILES, activations, copy_tokenizer, quiet_collector, share_tables
 from .fuse import fuse_linears
 from .graph import flatten, simplify
+from .mapped import map_weights
 from .pte import DECODE, EMBEDDING_ENTRY, ENCODE, HINT, open_pte
 from .runtime import load_module
 from .segments import SPELLED_ATTENTION, split
@@ -66,7 +66,7 @@ def write_model(quantized: Quantized, context: int, path: Path, progress: Progre
     aliases = {family.head: family.embedding} if config.tie_word_embeddings else {}
     register_operators()
     methods: dict[str, Method] = {}
-    keys: Mapping[str, str] = {}
+    lowering: Lowering | None = None
     delegates = 0
     with quiet_collector():
         with registered_attention():
@@ -80,9 +80,9 @@ def write_model(quantized: Quantized, context: int, path: Path, progress: Progre
             fuse_linears(flat)
             steps = split(flat, SPELLED_ATTENTION)
             told = {EMBEDDING_ENTRY: family.embedding} if name == DECODE else {}
-            lowering = Lowering(flat, steps, context, aliases, told, keys)
+            lowering = Lowering(flat, steps, context, aliases, told, lowering)
             host = host_module(flat, steps, lowering, part_of(progress, 0.45 * number + 0.15, 0.25))
-            methods[name], keys = Method(host, example, dynamic), lowering.keys
+            methods[name] = Method(host, example, dynamic, lowering.tables)
             delegates += sum(step.segment is not None for step in steps)
         progress(0.9, "emitting the program")
         _, heads, _, depth = state_shape(model, context)
@@ -90,7 +90,8 @@ def write_model(quantized: Quantized, context: int, path: Path, progress: Progre
         program = executorch_program(methods, constants)
         with path.open("wb") as file:
             program.write_to_file(file)
-    share_tables(path, keys, aliases)
+    assert lowering is not None
+    share_tables(path, lowering.keys, aliases)
     return delegates
 
 
@@ -119,7 +120,7 @@ def build(quantized: Quantized, context: int) -> Any:
     """The model with its linear layers, embeddings, norms and positions replaced by what the runtime will compute."""
     family = families.get(quantized.model_type)
     model = empty_seq2seq(load_config(quantized.directory), ATTENTION)
-    weights, tables = open_weights(quantized.directory), table_paths(model)
+    weights, tables = map_weights(quantized), table_paths(model)
     for name in weights:
         if name != family.embedding:
             install(model, name, weights[name], is_embedding=False)

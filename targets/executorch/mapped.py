@@ -1,0 +1,71 @@
+"""Weights as tensors over mapped files, and the way back: in which file, at which byte, a tensor lies.
+
+A tensor that is only to be written somewhere else is read from its file, a few rows at a time. Read through the map,
+every page of it would count as memory of this process until the end.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+from weakref import WeakValueDictionary
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from kobako.pipeline.contracts import Quantized
+from kobako.pipeline.weights import WEIGHTS_FILE, QuantizedWeights
+
+DTYPES = {"I8": np.int8, "U8": np.uint8, "F16": np.float16, "F32": np.float32}
+"""Of the tensors that `kobako.pipeline.weights` writes, as safetensors names them."""
+_maps: WeakValueDictionary[int, np.memmap[Any, Any]] = WeakValueDictionary()
+"""What is mapped now, by address."""
+
+
+def mapped_bytes(path: Path, begin: int, size: int) -> npt.NDArray[np.uint8]:
+    """A part of a file, uint8 ``[size]``; copy on write, since torch wants memory that could be written."""
+    data = np.memmap(path, np.uint8, mode="c", offset=begin, shape=(size,))
+    _maps[data.ctypes.data] = data
+    return data
+
+
+def place_of(tensor: torch.Tensor) -> tuple[Path, int] | None:
+    """The file that a contiguous tensor is mapped from and its first byte there; None when it lies in memory."""
+    address = tensor.data_ptr()
+    for start, data in list(_maps.items()):
+        if start <= address < start + data.nbytes and tensor.is_contiguous():
+            return Path(str(data.filename)), int(data.offset) + address - start
+    return None
+
+
+class _Tensors:
+    """A safetensors file as `QuantizedWeights` reads one, without the copy that its library makes of each tensor."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            length = struct.unpack("<Q", file.read(8))[0]
+            self._entries: Mapping[str, Any] = json.loads(file.read(length))
+        begin = 8 + length
+        self._data = mapped_bytes(path, begin, path.stat().st_size - begin)
+
+    def get_tensor(self, name: str) -> npt.NDArray[Any]:
+        entry = self._entries[name]
+        begin, end = entry["data_offsets"]
+        found: npt.NDArray[Any] = self._data[begin:end].view(DTYPES[entry["dtype"]])
+        return np.asarray(found.reshape(entry["shape"]))
+
+
+class MappedWeights(QuantizedWeights):
+    """The tensors of a ``weights.safetensors``, none of them in memory before it is read."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._file = cast("Any", _Tensors(path))
+
+
+def map_weights(quantized: Quantized) -> MappedWeights:
+    """The weights of a Quantized, mapped."""
+    return MappedWeights(quantized.directory / WEIGHTS_FILE)
