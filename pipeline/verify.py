@@ -144,7 +144,7 @@ def verify(package: Path, trust: Trust, targets: Sequence[str] | None = None) ->
 def verify_identity(package: Path, identity: str, issuer: str, targets: Sequence[str] | None = None) -> Verified:
     """`verify` a keyless signature of `identity`, known by `issuer`. The package must be whole.
 
-    Raises MissingDependency without ``model_signing``, else as `verify`.
+    Raises MissingDependency without ``model_signing``, NetworkError without Sigstore's services, else as `verify`.
     """
     from .signature.keyless import verify_keyless
 

@@ -14,6 +14,8 @@ from .bundle import SIGNATURE_FILE
 
 COMMAND = "model_signing"
 TIMEOUT_S = 900
+UNREACHABLE = "Failed to refresh TUF metadata"
+"""What sigstore-python says when it cannot fetch the keys of Sigstore's services."""
 INSTALL = (
     "Install it apart from kobako, whose vendors' pins exclude it: pipx install --preinstall pyopenssl model-signing"
 )
@@ -26,6 +28,7 @@ def sign_keyless(package: Path, ignored: tuple[str, ...]) -> None:
     command += [part for name in ignored for part in ("--ignore-paths", str(package / name))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     if done.returncode:
+        _raise_if_unreachable(done)
         raise NetworkError(
             f"{COMMAND} could not sign {package}: {_last_line(done)}.",
             "In GitHub Actions the job needs `permissions: id-token: write`.",
@@ -33,12 +36,22 @@ def sign_keyless(package: Path, ignored: tuple[str, ...]) -> None:
 
 
 def verify_keyless(package: Path, identity: str, issuer: str) -> None:
-    """Raise Untrusted unless `identity`, known by `issuer`, signed every file of `package`."""
+    """Raise Untrusted unless `identity`, known by `issuer`, signed every file of `package`.
+
+    Raises NetworkError when that cannot be told, because Sigstore's keys could not be fetched.
+    """
     command = [_command(), "verify", "sigstore", str(package), "--signature", str(package / SIGNATURE_FILE)]
     command += ["--identity", identity, "--identity_provider", issuer]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     if done.returncode:
+        _raise_if_unreachable(done)
         raise Untrusted(f"{package} is not signed by {identity}: {_last_line(done)}.", "Do not use the package.")
+
+
+def _raise_if_unreachable(done: subprocess.CompletedProcess[str]) -> None:
+    """Tell "cannot be asked" from "said no": the command's exit status is the same for both."""
+    if UNREACHABLE in done.stdout + done.stderr:
+        raise NetworkError("Sigstore's services cannot be reached, which keyless signatures need.", "Try again later.")
 
 
 def _command() -> str:

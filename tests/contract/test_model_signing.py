@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,26 @@ def test_the_standard_tool_verifies_packages_of_every_release(tool: Tool) -> Non
         assert shown.returncode == 0, shown.stdout + shown.stderr
 
 
+def test_the_standard_tool_verifies_the_table_of_a_set(tool: Tool, home: Path) -> None:
+    """As docs/sets.md says: the signature is over ``kobako-set.json``, which holds a digest of every member."""
+    from kobako.pipeline.registry.roads import open_source
+    from kobako.pipeline.sets.check import sign_set
+    from kobako.pipeline.sets.make import make_set, parse_assignment
+
+    from tests.unit.roads.packages import make_package, task
+
+    member = make_package(home / "member", tasks=[task("chat")])
+    pair = home / "pair"
+    make_set(pair, "pair", [parse_assignment(f"chat={member}")], open_source)
+    sign_set(pair, load_key(home / "key.pem", None, None, ()))
+    arguments = ("verify", "key", pair, "--signature", pair / SIGNATURE_FILE, "--public_key", home / "key.pub")
+    shown = tool(*arguments, "--ignore_unsigned_files")
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert tool(*arguments).returncode != 0
+    (pair / "kobako-set.json").write_text((pair / "kobako-set.json").read_text() + " ")
+    assert tool(*arguments, "--ignore_unsigned_files").returncode != 0
+
+
 def test_kobako_verifies_what_the_standard_tool_signs(tool: Tool, home: Path) -> None:
     package = home / "toy-int8"
     shown = tool(
@@ -150,15 +171,56 @@ def test_the_commands(home: Path) -> None:
     assert "litert/model.bin" in shown.stderr
 
 
-def test_keyless_signing_without_an_identity_fails_and_says_why(environment: Path, home: Path) -> None:
-    """Success needs Sigstore's services and a CI identity; here the real tool runs and has neither."""
+def keyless(path: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """kobako with `path` before PATH, and no CI identity."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("ACTIONS_")}
-    variables["PATH"] = f"{environment}:{variables['PATH']}"
-    command = [KOBAKO, "sign", str(home / "toy-int8"), "--keyless"]
-    shown = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=120, check=False)
-    assert shown.returncode == 5, shown.stderr
-    assert "id-token: write" in shown.stderr
-    assert not (home / "toy-int8" / SIGNATURE_FILE).exists()
+    variables |= {"PATH": f"{path}:{variables['PATH']}", "no_proxy": "", "https_proxy": "http://127.0.0.1:9"}
+    command = [KOBAKO, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=120, check=False)
+
+
+IDENTITY = ("--identity", "https://example.org/build.yml", "--issuer", "https://issuer.example.org")
+
+
+def test_keyless_without_sigstores_services_is_no_verdict(environment: Path, home: Path) -> None:
+    """The real tool, with nothing to reach: neither "not signed by them" nor a hint at permissions."""
+    package = home / "toy-int8"
+    shown = keyless(environment, "sign", package, "--keyless")
+    assert (shown.returncode, "cannot be reached" in shown.stderr) == (5, True), shown.stderr
+    assert not (package / SIGNATURE_FILE).exists()
+    sign(package, load_key(home / "key.pem", None, None, ()))
+    shown = keyless(environment, "verify", package, *IDENTITY)
+    assert (shown.returncode, "cannot be reached" in shown.stderr) == (5, True), shown.stderr
+
+
+def test_keyless_believes_what_the_tool_says(tool: Tool, home: Path) -> None:
+    """A stand-in for the tool, as Sigstore's services are never reached here; it takes only the real one's options."""
+    options = set(
+        re.findall(
+            r"--\w[\w-]+", tool("sign", "sigstore", "--help").stdout + tool("verify", "sigstore", "--help").stdout
+        )
+    )
+    stand_in, package = home / "bin" / "model_signing", home / "toy-int8"
+    stand_in.parent.mkdir()
+    stand_in.write_text(
+        f"#!{sys.executable}\nimport os, sys\n"
+        f"assert {{word for word in sys.argv if word.startswith('--')}} <= {options!r}\n"
+        f"print(*sys.argv[1:], file=open({str(home / 'asked')!r}, 'a'))\n"
+        "said = os.environ.get('SAYS', '')\nsys.exit(said or 0)\n"
+    )
+    stand_in.chmod(0o755)
+    assert keyless(stand_in.parent, "sign", package, "--keyless").returncode == 0
+    assert keyless(stand_in.parent, "verify", package, *IDENTITY).returncode == 0
+    signing, verifying = (home / "asked").read_text().splitlines()
+    assert signing.startswith(
+        f"sign sigstore {package} --signature {package / SIGNATURE_FILE} --use_ambient_credentials"
+    )
+    assert verifying.endswith("--identity https://example.org/build.yml --identity_provider https://issuer.example.org")
+    (package / "LICENSE").write_text("changed")  # what the tool overlooks, the manifest does not
+    assert keyless(stand_in.parent, "verify", package, *IDENTITY).returncode == 7
+    stand_in.write_text(f"#!{sys.executable}\nraise SystemExit('identity differs')\n")
+    shown = keyless(stand_in.parent, "verify", package, *IDENTITY)
+    assert (shown.returncode, "identity differs" in shown.stderr) == (20, True), shown.stderr
 
 
 PROBE = """

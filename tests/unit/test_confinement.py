@@ -132,6 +132,53 @@ worker.main()
         assert json.loads(done.stdout)["value"].startswith("refused")
 
 
+@pytest.mark.heavy
+@pytest.mark.parametrize("kind", ["encoder-decoder", "slice"])
+def test_a_checkpoint_is_read_without_network(kind: str, tmp_path: Path) -> None:
+    """The real operation on the real kinds: it needs no network, and at its end there still is none."""
+    if not network_can_be_denied():
+        pytest.skip("this kernel or container does not let a process give up its network; kobako doctor says so")
+    from dataclasses import replace
+
+    from kobako.pipeline.codec import to_json
+    from kobako.pipeline.fetch import fetch, parse
+    from kobako.pipeline.reference.slices import parse_slice
+
+    from tests import seq2seq
+    from tests.contract import test_per_layer, test_slices
+
+    out, home = tmp_path / "out", tmp_path / "model"
+    out.mkdir()
+    if kind == "slice":
+        test_per_layer.write_checkpoint(home, test_slices.WHOLE)
+        cut = parse_slice(test_slices.SLICE).text
+    else:
+        seq2seq.write_checkpoint(home, seq2seq.SHAPES[0])
+        cut = ""
+    source = replace(fetch(parse(str(home)), tmp_path / "downloads"), slice=cut)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        code = f"""
+import socket
+from kobako.pipeline import worker
+real = worker.OPERATIONS["load"]
+def probe(arguments, progress):
+    made = real(arguments, progress)
+    try:
+        socket.create_connection(("127.0.0.1", {server.getsockname()[1]}), timeout=5).close()
+    except OSError:
+        return made
+    raise AssertionError("connected")
+worker.OPERATIONS = {{"load": probe}}
+worker.main()
+"""
+        arguments = {"source": to_json(source), "out": str(out), "task": None}
+        done = subprocess.run(
+            [sys.executable, "-c", code], input=json.dumps({"operation": "load", "arguments": arguments}),
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert "value" in json.loads(done.stdout.splitlines()[-1]), done.stdout[-2000:] + done.stderr[-2000:]
+
+
 def test_workers_see_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from kobako.pipeline import process
 

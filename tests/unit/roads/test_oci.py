@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -16,10 +17,25 @@ from kobako.pipeline.pull import Pulled, PullRequest, pull
 from kobako.pipeline.registry.listing import Published
 from kobako.pipeline.registry.oci import TARGET, digest_of
 from kobako.pipeline.registry.roads import open_destination, open_source
+from kobako.pipeline.sets.check import sign_set, verify_set
+from kobako.pipeline.sets.make import make_set, parse_assignment
+from kobako.pipeline.sets.travel import publish_any, pull_any
+from kobako.pipeline.sign import load_key
 
 from tests.unit.roads import oci_registry
 from tests.unit.roads.oci_registry import OciRegistry, write_login
-from tests.unit.roads.packages import Signer, Watching, contents, expected, leftovers, noise, rewrite, target_files
+from tests.unit.roads.packages import (
+    Signer,
+    Watching,
+    contents,
+    expected,
+    leftovers,
+    make_package,
+    noise,
+    rewrite,
+    target_files,
+    task,
+)
 
 pytestmark = pytest.mark.skipif(
     oci_registry.program() is None, reason="docker-registry is not installed (scripts/install says why)"
@@ -83,6 +99,50 @@ def test_the_artifact_is_what_other_tools_expect(registry: OciRegistry, package:
     assert titles == set(contents(package))
 
 
+ORAS = """
+import sys, oras.client
+oras.client.OrasClient(insecure=True).pull(target=sys.argv[1], outdir=sys.argv[2])
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("oras") is None, reason="the oras client is not installed")
+def test_the_oras_client_pulls_the_same_directory(
+    registry: OciRegistry, package: Path, signer: Signer, tmp_path: Path
+) -> None:
+    send(registry, package, signer)
+    command = [sys.executable, "-c", ORAS, f"{registry.host}/{NAME}:1.0", str(tmp_path / "out")]
+    subprocess.run(command, capture_output=True, check=True, timeout=120)
+    assert contents(tmp_path / "out") == contents(package)
+
+
+def test_a_set_there_and_back(registry: OciRegistry, signer: Signer, tmp_path: Path) -> None:
+    """One member travels with the set, the other stays at an address of its own in the registry."""
+    translator = make_package(tmp_path / "translator", name="translator", tasks=[task("translate", "fr", "de")])
+    reader = make_package(tmp_path / "reader", target_files(seed=9), name="reader", tasks=[task("chat")])
+    there = send(registry, signer.sign(translator), signer, name="team/translator").address
+    rows = [parse_assignment(f"translate={there}"), parse_assignment(f"chat={reader}")]
+    make_set(tmp_path / "pair", "pair", rows, open_source)
+    sign_set(tmp_path / "pair", load_key(signer.private, None, None, ()))
+    place = open_destination(f"oci://{registry.host}/team/pair:1")
+    try:
+        request = PublishRequest(package=tmp_path / "pair", trust=signer.trust)
+        assert not publish_any(request, place, Watching()).unchanged
+        assert publish_any(request, place, Watching()).unchanged
+    finally:
+        place.close()
+    for _ in range(2):
+        road = open_source(f"oci://{registry.host}/team/pair:1")
+        try:
+            pulling = PullRequest(targets=("litert",), trust=signer.trust, out=tmp_path / "out")
+            done = pull_any(road, pulling, Watching(), open_source)
+        finally:
+            road.close()
+    assert (done.unchanged, done.transferred_bytes) == (True, 0)
+    assert contents(tmp_path / "out" / "translator") == expected(translator, "litert")
+    assert contents(tmp_path / "out" / "reader") == expected(reader, "litert")
+    verify_set(tmp_path / "out", signer.trust, ["litert"])
+
+
 def test_what_the_registry_has_is_not_sent_again(
     registry: OciRegistry, package: Path, signer: Signer, tmp_path: Path
 ) -> None:
@@ -128,8 +188,6 @@ def test_a_broken_transfer_is_continued_with_range(
 
 
 def test_a_tampered_blob_is_refused(registry: OciRegistry, package: Path, signer: Signer, tmp_path: Path) -> None:
-    from tests.unit.roads.packages import make_package
-
     own = signer.sign(make_package(tmp_path / "own", target_files(seed=50)))
     send(registry, own, signer, name="team/tampered")
     import hashlib
@@ -220,8 +278,6 @@ def test_a_credential_helper_is_asked(
 
 def test_a_large_layer_streams_both_ways(registry: OciRegistry, signer: Signer, tmp_path: Path) -> None:
     """300 MB through a process whose memory may grow by less than half of that."""
-    from tests.unit.roads.packages import make_package
-
     block = noise(1_000_000)
     files = {"litert": {"litert/model.tflite": b"".join(block[i:] + block[:i] for i in range(300))}}
     big = signer.sign(make_package(tmp_path / "big", files))
