@@ -105,7 +105,7 @@ def fed_model(quantized: Quantized, context: int) -> tuple[Any, dict[str, torch.
     table, shapes, tables = dict[str, torch.Tensor](), fill(model, quantized), table_paths(model)
     refit(model, context, torch.int32)
     for path in tables:
-        scale = embedding_scale(model.get_submodule(path))
+        scale = embedding_scale(model.get_submodule(path)) * family.residual_scale
         model.set_submodule(path, FedEmbedding(table, family.embedding, scale))
     refit_modules(model, table, shapes, family, context)
     return model, table, shapes
