@@ -230,11 +230,14 @@ class RelativeBias:
 
 
 class Reads(nn.Module):
-    """``(ids [1, T], mask [1, T] of 0 and 1)`` → keys and values ``[1, N, T, D]`` of every decoder layer, in order."""
+    """``(ids [1, T], mask [1, T] of 0 and 1)`` → keys and values ``[1, N, T, D]`` of every decoder layer, in order.
 
-    def __init__(self, model: Any, family: Family) -> None:
+    With `slots`, zeros behind them make up so many slots: a short source has a graph of its own, the answer has one.
+    """
+
+    def __init__(self, model: Any, family: Family, slots: int | None = None) -> None:
         super().__init__()
-        self.model, self.family = model, family
+        self.model, self.family, self.slots = model, family, slots
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
         encoder, seen = self.model.get_encoder(), additive(mask)
@@ -250,7 +253,11 @@ class Reads(nn.Module):
             keys, values = (self.heads(layer.get_submodule(path)(hidden)) for path in self.family.cross)
             norm = self.family.cross_norm
             found += [layer.get_submodule(norm)(keys) if norm else keys, values]
-        return tuple(found)
+        return tuple(found if self.slots in (None, length) else map(self.filled, found))
+
+    def filled(self, rows: torch.Tensor) -> torch.Tensor:
+        """``[1, N, T, D]`` → ``[1, N, slots, D]``."""
+        return nn.functional.pad(rows, (0, 0, 0, (self.slots or 0) - rows.shape[2]))
 
     def heads(self, rows: torch.Tensor) -> torch.Tensor:
         """``[1, T, N·D]`` → ``[1, N, T, D]``."""
