@@ -118,6 +118,8 @@ def test_limits_and_damage(made: Made, target: str, tmp_path: Path) -> None:
 
     _, exported = made(SHAPES[0], "float16", target)
     assert exported.kind == "seq2seq"
+    functions = exported.details.get("functions") or exported.details.get("signatures")
+    assert functions is None or {"encode_32", f"encode_{CONTEXT}"} <= set(functions)  # ExecuTorch's takes any length
     on_disk = {str(p.relative_to(exported.directory)) for p in exported.directory.rglob("*") if p.is_file()}
     assert set(exported.files) == on_disk
     with closing(Seq2SeqRuntime(targets.get(target).seq2seq(exported), exported)) as runtime:
