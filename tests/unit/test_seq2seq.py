@@ -19,6 +19,7 @@ from kobako.pipeline.seq2seq.runtime import Seq2SeqRuntime
 from kobako.pipeline.seq2seq.tasks import own_tasks, tasks_of
 from kobako.pipeline.tasks import build_prompt, fields_for
 from kobako.pipeline.tokens import ShippedTokenizer
+from kobako.pipeline.weights import stored_bytes_by_part
 
 from tests.seq2seq import CONTEXT, SHAPES, Shape, config_of, make, write_checkpoint, write_tokenizer
 
@@ -72,6 +73,12 @@ def test_caches_are_counted_as_the_model_has_them(shape: Shape) -> None:
     _, heads, _, depth = state_shape(model, 1)
     layers = len(model.get_submodule(families.get(shape.model_type).layers))
     assert cache_shapes(config.to_dict()) == ((heads, depth, depth),) * (2 * layers)  # of the source, of the answer
+
+
+def test_a_bias_of_logits_is_no_matrix(tmp_path: Path) -> None:
+    """Marian's is ``[1, V]`` and belongs to no layer: a package's table of sizes counts it among the biases."""
+    marian = make(tmp_path / "q", next(one for one in SHAPES if one.name == "marian"), "float16", write_tokenizer)
+    assert stored_bytes_by_part(marian.directory)["norms and biases"] > 384 * 4
 
 
 def test_an_undescribed_side_is_refused() -> None:
