@@ -8,7 +8,7 @@ from typing import Any
 
 from . import families
 from .contracts import Recipe
-from .seq2seq.limits import is_seq2seq
+from .seq2seq.limits import is_seq2seq, sides
 
 BASE_RSS_BYTES = {
     "load": 0.35e9,
@@ -83,15 +83,35 @@ def parameters_of(config: Mapping[str, Any]) -> tuple[int, int]:
 
 def layer_parameters(config: Mapping[str, Any], hidden: int) -> int:
     """Parameters of the linear layers of one layer with this config."""
-    heads = int(entry(config, "num_attention_heads"))
-    kv_heads, head_dim = int(config.get("num_key_value_heads") or heads), int(config.get("head_dim") or hidden // heads)
-    attention = hidden * head_dim * (2 * heads + 2 * kv_heads)
     matrices = 2 if is_encoder(config) else 3  # a decoder's third is the gate
+    attention = latent_attention(config, hidden) if config.get("kv_lora_rank") else plain_attention(config, hidden)
     return attention + matrices * hidden * int(config["intermediate_size"])
 
 
+def plain_attention(config: Mapping[str, Any], hidden: int) -> int:
+    """Parameters of queries, keys, values and output."""
+    heads = int(entry(config, "num_attention_heads"))
+    kv_heads, head_dim = int(config.get("num_key_value_heads") or heads), int(config.get("head_dim") or hidden // heads)
+    return hidden * head_dim * (2 * heads + 2 * kv_heads)
+
+
+def latent_attention(config: Mapping[str, Any], hidden: int) -> int:
+    """The same where keys and values, and perhaps queries, come out of narrow vectors (`reference.latent`)."""
+    heads, rank = int(entry(config, "num_attention_heads")), int(config["kv_lora_rank"])
+    turned = int(config["qk_rope_head_dim"])
+    key_dim, value_dim = int(config["qk_nope_head_dim"]) + turned, int(config.get("v_head_dim") or hidden // heads)
+    narrow = int(config.get("q_lora_rank") or 0)
+    queries = narrow * (hidden + heads * key_dim) if narrow else hidden * heads * key_dim
+    expanded = rank * heads * (key_dim - turned + value_dim)
+    return queries + hidden * (rank + turned) + expanded + heads * value_dim * hidden
+
+
 def seq2seq_parameters_of(config: Mapping[str, Any]) -> tuple[int, int]:
-    """The same of an encoder-decoder, whose decoder layers attend twice. Raises KeyError."""
+    """The same of an encoder-decoder, whose decoder layers attend twice, T5Gemma 2's once. Raises KeyError."""
+    if parts := sides(config):
+        hidden = int(parts[0]["hidden_size"])
+        linear = sum(int(part["num_hidden_layers"]) * layer_parameters(part, hidden) for part in parts)
+        return linear, (1 if config.get("tie_word_embeddings", True) else 2) * int(config["vocab_size"]) * hidden
     hidden, vocabulary = int(config["d_model"]), int(config["vocab_size"])
     tables = (1 if config.get("tie_word_embeddings", True) else 2) * vocabulary * hidden
     if "d_kv" in config:  # T5
@@ -99,11 +119,10 @@ def seq2seq_parameters_of(config: Mapping[str, Any]) -> tuple[int, int]:
         attention, layers = 4 * hidden * int(config["d_kv"]) * int(config["num_heads"]), int(config["num_layers"])
         decoder = int(config.get("num_decoder_layers") or layers)
         return layers * attention + 2 * decoder * attention + (layers + decoder) * matrices * hidden * inner, tables
-    sides = (("encoder", 1), ("decoder", 2))
     attention = 4 * hidden * hidden
     return sum(
         int(config[f"{side}_layers"]) * (times * attention + 2 * hidden * int(config[f"{side}_ffn_dim"]))
-        for side, times in sides
+        for side, times in (("encoder", 1), ("decoder", 2))
     ), tables
 
 

@@ -10,7 +10,7 @@ from kobako import targets
 from .contracts import ExportOptions, KvCache
 from .errors import UnsupportedRecipe
 from .estimate import entry, is_encoder
-from .seq2seq.limits import is_seq2seq
+from .seq2seq.limits import is_seq2seq, sides
 
 
 def check_kv_cache(names: Sequence[str], kv_cache: KvCache) -> None:
@@ -32,7 +32,9 @@ def cache_shapes(config: Mapping[str, Any]) -> tuple[tuple[int, int, int], ...]:
     """
     if is_encoder(config):
         return ()
-    if is_seq2seq(config):  # the source's and the answer's
+    if parts := sides(config):
+        return cache_shapes(parts[-1]) * 2  # the source's and the answer's
+    if is_seq2seq(config):
         count = config.get("num_decoder_layers") or config.get("num_layers") or config["decoder_layers"]
         number = int(config.get("decoder_attention_heads") or config["num_heads"])
         size = int(config.get("d_kv") or config["d_model"] // number)
@@ -44,7 +46,7 @@ def cache_shapes(config: Mapping[str, Any]) -> tuple[tuple[int, int, int], ...]:
         return ()
     if config.get("kv_lora_rank"):  # expanded from a latent vector, one for all heads
         key_dim = int(config["qk_nope_head_dim"]) + int(config["qk_rope_head_dim"])
-        return tuple((heads, key_dim, int(config["v_head_dim"])) for _ in range(layers))
+        return tuple((heads, key_dim, int(config.get("v_head_dim") or hidden // heads)) for _ in range(layers))
     kinds = config.get("layer_types") or [""] * layers
     own = layers - int(config.get("num_kv_shared_layers") or 0)
     depth = int(config.get("head_dim") or hidden // heads)

@@ -25,8 +25,8 @@ class Supported:
         quirk: what was switched on when it was proven.
         generic: it has no file of its own.
         kl_nats: the larger of decode's and prefill's mean KL from eager PyTorch, by ``TARGET RECIPE``; of an encoder:
-            that of its labels.
-        kind: decoder or encoder.
+            that of its labels; of an encoder-decoder: of an answer to a source, and to a padded one.
+        kind: decoder, encoder or encoder-decoder.
         cosine_distance: of an encoder, 1 − the mean cosine of its vectors with eager PyTorch's, by ``TARGET RECIPE``.
     """
 
@@ -40,7 +40,7 @@ class Supported:
     @property
     def rows(self) -> tuple[tuple[str, Mapping[str, float]], ...]:
         """Name and figures of each line that the table has for it."""
-        if self.kind == "decoder":
+        if self.kind != "encoder":
             return ((self.model_type, self.kl_nats),)
         return ((f"{self.model_type}, vectors", self.cosine_distance), (f"{self.model_type}, labels", self.kl_nats))
 
@@ -55,7 +55,7 @@ CASES = tuple(f"{target} {recipe}" for target in TARGETS for recipe in RECIPES)
 
 
 def of_kind(kind: ModelKind) -> list[Supported]:
-    """The proven decoders, or encoders."""
+    """The proven architectures of one kind."""
     return [entry for entry in supported() if entry.kind == kind]
 
 

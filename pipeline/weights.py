@@ -225,7 +225,7 @@ def stored_bytes_by_part(quantized_dir: Path) -> dict[str, int]:
     sums: dict[str, int] = {}
     for name in weights:
         tensor = weights[name]
-        matrix = isinstance(tensor, QuantizedTensor) or tensor.ndim == 2
+        matrix = isinstance(tensor, QuantizedTensor) or (tensor.ndim == 2 and name.endswith(".weight"))
         part = name.split(".")[-2] if matrix else "norms and biases"
         sums[part] = sums.get(part, 0) + stored_bytes(tensor)
     return sums

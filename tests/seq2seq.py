@@ -21,6 +21,19 @@ BART: Mapping[str, Any] = {
     "d_model": 64, "encoder_layers": 3, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 4,
     "encoder_ffn_dim": 128, "decoder_ffn_dim": 96, "max_position_embeddings": 128, "scale_embedding": True,
 }  # fmt: skip
+GEMMA: Mapping[str, Any] = {
+    "vocab_size": 384, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "head_dim": 32, "query_pre_attn_scalar": 24, "sliding_window": 11, "sliding_window_pattern": 2,
+    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "linear", "rope_theta": 1000000.0, "factor": 8.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+}  # fmt: skip
+EYES: Mapping[str, Any] = {
+    "model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
+    "num_attention_heads": 2, "image_size": 28, "patch_size": 14,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,16 @@ SHAPES = (
     Shape(
         "m2m_100", "m2m_100", "positions from behind the padding, norms before, language tokens",
         {**BART, "activation_function": "relu", "decoder_start_token_id": 2},
+    ),
+    Shape(
+        "t5gemma2", "t5gemma2",
+        "one attention for source and answer, sliding windows, two ropes, shared keys, q/k norm, soft cap",
+        {
+            "encoder": {"text_config": {**GEMMA, "num_hidden_layers": 2}, "vision_config": EYES,
+                        "mm_tokens_per_image": 4, "eoi_token_index": 380},
+            "decoder": {**GEMMA, "num_hidden_layers": 3, "final_logit_softcapping": 20.0},
+            "decoder_start_token_id": 1,
+        },
     ),
 )  # fmt: skip
 
@@ -113,8 +136,14 @@ def write_checkpoint(directory: Path, shape: Shape, seed: int = 0) -> Path:
     (directory / "README.md").write_text("---\nlicense: apache-2.0\n---\nRandom weights.\n")
     model, family = empty_model_in(directory), families.get(shape.model_type)
     values = values_of(model, family)
-    save_file(values, directory / "model.safetensors")
+    save_file({stored_as(name, family): value for name, value in values.items()}, directory / "model.safetensors")
     return directory
+
+
+def stored_as(name: str, family: Any) -> str:
+    """What transformers calls a parameter that kobako has under a shorter name."""
+    theirs, ours = next(iter(family.stored_prefixes.items()), ("", ""))
+    return theirs + name.removeprefix(ours) if name.startswith(ours) else name
 
 
 def write_tokenizer(directory: Path) -> None:

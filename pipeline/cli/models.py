@@ -34,6 +34,7 @@ def show_support(as_json: bool) -> None:
     titles: tuple[tuple[ModelKind, str], ...] = (
         ("decoder", "Mean KL from eager PyTorch, nats, on tiny random models"),
         ("encoder", "Encoders: 1 − mean cosine of vectors, mean KL of labels in nats"),
+        ("seq2seq", "Encoder-decoders: mean KL of an answer from eager PyTorch, nats"),
     )
     for kind, title in titles:
         table = Table(title=title, title_justify="left")

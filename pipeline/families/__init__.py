@@ -28,6 +28,8 @@ class Family:
         positions_behind_padding: of an encoder, positions are counted from behind the padding token's id, not from 0.
         layers: module path of the list of layers, of a seq2seq model those of its decoder.
         cross: of a seq2seq model, the linear layers of a decoder layer that make keys and values of the source.
+        cross_norm: the norm of a decoder layer that those keys go through, head by head, or empty.
+        merged: source and answer are looked at by one attention, whose keys and values the `cross` layers make of both.
         feeds: modules of a layer whose outputs go, channel by channel, into these linear layers and nowhere
             else, so that a scale can move from one to the other (`kobako.pipeline.smooth`).
         norm_offset: what the modeling code adds to the stored weights of its RMSNorms (Gemma: 1).
@@ -71,6 +73,8 @@ class Family:
     positions_behind_padding: bool = False
     layers: str = "model.layers"
     cross: tuple[str, ...] = ()
+    cross_norm: str = ""
+    merged: bool = False
     feeds: Mapping[str, tuple[str, ...]] = field(
         default_factory=lambda: {
             "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),

@@ -22,6 +22,27 @@ MASKED = -10000.0
 SMALLEST = 1e-4
 
 
+def fold_groups(query: torch.Tensor, mask: torch.Tensor, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Query heads that share keys become rows of one head: ``[1, G·heads, T, D]`` → ``[1, heads, G·T, D]``.
+
+    The mask ``[1, 1, 1 or T, …]`` follows them. Where no heads share any, both stay what they are.
+    """
+    groups = query.shape[1] // heads
+    if groups == 1:
+        return query, mask
+    # by steps: of a whole reshape torch.export cannot tell the strides for all lengths of text
+    rows = query.contiguous().unflatten(1, (heads, groups)).flatten(2, 3)
+    return rows, mask if mask.shape[2] == 1 else mask.repeat(1, 1, groups, 1)
+
+
+def unfold_groups(output: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    """What `fold_groups` did to a query, undone for the attention's output."""
+    heads, tokens = query.shape[1:3]
+    if output.shape[1] == heads:
+        return output
+    return output.unflatten(2, (heads // output.shape[1], tokens)).flatten(1, 2)
+
+
 class Bare(nn.Module):
     """A bare encoder under the name that checkpoints with a head give it: the hidden states of its last layer."""
 

@@ -15,6 +15,7 @@ from .. import families
 from ..contracts import Progress, Reference, Source, no_progress
 from ..errors import IntegrityError, UnsupportedModel
 from ..heads import EncoderTask, write_head
+from ..seq2seq.limits import sides
 from ..tokens import ShippedTokenizer
 from . import gguf, gguf_config, gguf_tokenizer, hf_tokenizer
 from .adapter import NEXT_STEP, check_names, read_adapter
@@ -95,7 +96,8 @@ def load_directory(source: Source, out: Path, task: EncoderTask | None) -> dict[
         family = families.get(config["model_type"])
     if family.kind == "seq2seq":
         check_seq2seq(config)
-    check_rope(config)
+    for part in (config, *sides(config)):
+        check_rope(part)
     files = [open_safetensors(path) for path in safetensors_paths(source)]
     packing = packing_of(config)
     stored = [(file, name, original_name(name, packing)) for file in files for name in file.keys()]  # noqa: SIM118

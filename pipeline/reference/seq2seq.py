@@ -21,6 +21,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from .. import families
 from ..families import Family
 from .encoder import MASKED
+from .structure import FULL, SLIDING, is_rotary, rotary_tables
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -39,8 +40,22 @@ def seq2seq_modules(config: PretrainedConfig, attention: str | None) -> Any:
             table = module.create_weight()
             del module.weight  # computed, not learned: most checkpoints do not store it
             module.register_buffer("weight", table, persistent=False)
+    if hasattr(model.get_encoder(), "vision_tower"):
+        keep_text(model)
     model.tie_weights = partial(tie_tables, model)
     return model.eval()
+
+
+def keep_text(model: Any) -> None:
+    """Leave out of an encoder what reads images, and of the embeddings the row that ends one."""
+    from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
+
+    model.model.encoder = model.get_encoder().text_model
+    for part in (model.get_encoder(), model.get_decoder()):
+        found = part.embed_tokens
+        part.embed_tokens = Gemma3TextScaledWordEmbedding(
+            found.num_embeddings, found.embedding_dim, found.padding_idx, found.scalar_embed_scale
+        )
 
 
 def tie_tables(model: Any, **_options: object) -> None:
@@ -74,19 +89,48 @@ def state_names(layers: int, kind: str) -> list[str]:
 
 
 def used_by(names: Iterable[str], family: Family, *, reading: bool) -> tuple[str, ...]:
-    """Those of a model's parameters that `Reads` uses, or those that `Continues` uses; the embedding is in both."""
+    """Those of a model's parameters that `Reads` uses, or those that `Continues` uses.
+
+    The embedding is in both, and so is what makes keys and values of the source and of the answer.
+    """
     decoder = family.layers.rpartition(".")[0]
     encoder = decoder.removesuffix("decoder") + "encoder."
 
-    def read(name: str) -> bool:
-        return name.startswith(encoder) or any(f".{path}." in name for path in family.cross)
+    def used(name: str) -> bool:
+        if name == family.embedding or name.startswith(encoder):
+            return reading or name == family.embedding
+        crosses = any(f".{path}." in name for path in (*family.cross, family.cross_norm) if path)
+        return crosses == reading or (crosses and family.merged)
 
-    return tuple(name for name in names if name == family.embedding or read(name) == reading)
+    return tuple(name for name in names if used(name))
 
 
 def additive(mask: torch.Tensor) -> torch.Tensor:
     """A mask ``[1, T]`` of 0 and 1 → what is added to scores ``[1, 1, 1, T]``."""
     return (1.0 - mask.to(torch.float32))[:, None, None, :] * MASKED
+
+
+def by_kind(part: Any, mask: torch.Tensor, near: Callable[[int], torch.Tensor]) -> Any:
+    """The additive `mask`, or one for each kind of layer where an encoder or decoder has kinds.
+
+    `near`: window → the mask of those that slide.
+    """
+    if not has_kinds(part):
+        return mask
+    window = part.config.sliding_window
+    return {FULL: mask, SLIDING: mask if window is None else near(window)}
+
+
+def has_kinds(part: Any) -> bool:
+    """Whether layers of an encoder or decoder differ in what they look at; such a part is told positions too."""
+    return bool(getattr(part.config, "layer_types", None))
+
+
+def near_both_ways(tokens: Any, window: int, integer: torch.dtype) -> torch.Tensor:
+    """Which tokens of a source each one sees within a window around it, ``[T, T]``."""
+    rows = torch.arange(tokens, dtype=integer)
+    behind = rows[:, None] - rows[None]
+    return (behind < (window + 1) // 2) & (behind > -(window // 2 + 1))
 
 
 def refit(model: Any, longest: int, integer: torch.dtype) -> None:
@@ -96,12 +140,17 @@ def refit(model: Any, longest: int, integer: torch.dtype) -> None:
 
     `longest`: tokens of the source or the answer, whichever is more; `integer`: the type of the graph's indices.
     """
-    for module in list(model.modules()):
+    for path, module in list(model.named_modules()):
         if getattr(module, "has_relative_attention_bias", False):
             module.compute_bias = RelativeBias(module, longest, integer)
         if hasattr(module, "wo") and hasattr(module, "act"):
             module.forward = partial(feed_forward, module)
-    for part in (model.get_encoder(), model.get_decoder()):
+        if is_rotary(module):
+            model.set_submodule(path, Rotations(module, longest, integer))
+    for part, side in ((model.get_encoder(), 2), (model.get_decoder(), 1)):
+        window = getattr(part.config, "sliding_window", None)
+        if window and window // side >= longest:
+            part.config.sliding_window = None  # all of it fits
         found = getattr(part, "embed_positions", None)
         if found is not None:
             part.embed_positions = Sinusoids(found, longest, integer)
@@ -142,6 +191,22 @@ class Sinusoids(nn.Module):
         return self.table.index_select(0, rows)[None]
 
 
+class Rotations(nn.Module):
+    """Cosines and sines of positions, rows of tables that transformers' own module made for each kind of layer."""
+
+    def __init__(self, found: nn.Module, longest: int, integer: torch.dtype) -> None:
+        super().__init__()
+        self.integer = integer
+        for kind, pair in rotary_tables(found, longest).items():
+            for name, table in zip(("cos", "sin"), pair, strict=True):
+                self.register_buffer(f"{name}_{kind}", table[0].clone(), persistent=False)  # [longest, D]
+
+    def forward(self, _hidden: torch.Tensor, position_ids: torch.Tensor, kind: str = "") -> tuple[torch.Tensor, ...]:
+        """Rows ``[1, T, D]`` of positions ``[1, T]``."""
+        rows = position_ids[0].to(self.integer)
+        return tuple(self.get_buffer(f"{name}_{kind}").index_select(0, rows)[None] for name in ("cos", "sin"))
+
+
 class RelativeBias:
     """T5's learned bias for each distance of two tokens: the bucket of a distance is looked up."""
 
@@ -165,21 +230,38 @@ class RelativeBias:
 
 
 class Reads(nn.Module):
-    """``(ids [1, T], mask [1, T] of 0 and 1)`` → keys and values ``[1, N, T, D]`` of every decoder layer, in order."""
+    """``(ids [1, T], mask [1, T] of 0 and 1)`` → keys and values ``[1, N, T, D]`` of every decoder layer, in order.
 
-    def __init__(self, model: Any, family: Family) -> None:
+    With `slots`, zeros behind them make up so many slots: a short source has a graph of its own, the answer has one.
+    """
+
+    def __init__(self, model: Any, family: Family, slots: int | None = None) -> None:
         super().__init__()
-        self.model, self.family = model, family
+        self.model, self.family, self.slots = model, family, slots
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        encoder = self.model.get_encoder()
-        hidden = encoder(input_ids=ids, attention_mask=additive(mask)).last_hidden_state
+        encoder, seen = self.model.get_encoder(), additive(mask)
+        length, integer = ids.shape[1], ids.dtype
+
+        def near(window: int) -> torch.Tensor:
+            return seen + additive(near_both_ways(length, window, integer)).transpose(0, 2)
+
+        told = {"position_ids": torch.arange(length, dtype=integer)[None]} if has_kinds(encoder) else {}
+        hidden = encoder(input_ids=ids, attention_mask=by_kind(encoder, seen, near), **told).last_hidden_state
         found = []
         for layer in self.model.get_submodule(self.family.layers):
-            for path in self.family.cross:
-                rows = layer.get_submodule(path)(hidden)
-                found.append(rows.reshape(1, rows.shape[1], *state_shape(self.model, 1)[1::2]).transpose(1, 2))
-        return tuple(found)
+            keys, values = (self.heads(layer.get_submodule(path)(hidden)) for path in self.family.cross)
+            norm = self.family.cross_norm
+            found += [layer.get_submodule(norm)(keys) if norm else keys, values]
+        return tuple(found if self.slots in (None, length) else map(self.filled, found))
+
+    def filled(self, rows: torch.Tensor) -> torch.Tensor:
+        """``[1, N, T, D]`` → ``[1, N, slots, D]``."""
+        return nn.functional.pad(rows, (0, 0, 0, (self.slots or 0) - rows.shape[2]))
+
+    def heads(self, rows: torch.Tensor) -> torch.Tensor:
+        """``[1, T, N·D]`` → ``[1, N, T, D]``."""
+        return rows.reshape(1, rows.shape[1], *state_shape(self.model, 1)[1::2]).transpose(1, 2)
 
 
 class Continues(nn.Module):
@@ -192,14 +274,19 @@ class Continues(nn.Module):
     def forward(
         self, token: torch.Tensor, position: torch.Tensor, mask: torch.Tensor, *states: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        half = len(states) // 2
-        slots = states[half].shape[2]
-        seen = torch.arange(slots, dtype=position.dtype) <= position
+        half, decoder = len(states) // 2, self.model.get_decoder()
+        slots = torch.arange(states[half].shape[2], dtype=position.dtype)
+        seen, source = slots <= position, additive(mask)
+
+        def near(window: int) -> torch.Tensor:
+            return additive((seen & (slots > position - window))[None])
+
+        told = {"decoder_position_ids": position[None]} if has_kinds(decoder) else {}
         cache = FedCache(states[:half], states[half:], position, self.write)
         found = self.model(
             encoder_outputs=BaseModelOutput(last_hidden_state=torch.zeros(1, 1, 1)),  # read already: see `FedCache`
-            attention_mask=additive(mask), decoder_input_ids=token, decoder_attention_mask=additive(seen[None]),
-            cache=cache, use_cache=True,
+            attention_mask=by_kind(decoder, source, lambda _: source), decoder_input_ids=token,
+            decoder_attention_mask=by_kind(decoder, additive(seen[None]), near), cache=cache, use_cache=True, **told,
         )  # fmt: skip
         return (found.logits[:, 0], *cache.states)
 
@@ -257,6 +344,8 @@ class _Written(Cache):
 
 def state_shape(model: Any, slots: int) -> tuple[int, int, int, int]:
     """``[1, N, S, D]`` of a decoder layer's keys, or values."""
-    config = model.config
+    config = model.get_decoder().config
+    if hasattr(config, "num_key_value_heads"):
+        return (1, int(config.num_key_value_heads), slots, int(config.head_dim))
     heads = getattr(config, "decoder_attention_heads", None) or config.num_heads
     return (1, int(heads), slots, int(getattr(config, "d_kv", None) or config.d_model // heads))

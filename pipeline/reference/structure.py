@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-FULL = "full_attention"
-KINDS = (FULL, "sliding_attention")
+FULL, SLIDING = "full_attention", "sliding_attention"
+KINDS = (FULL, SLIDING)
 STATIC_ROPES = ("default", "linear", "llama3", "yarn", "longrope", "proportional")
 """Rotary embeddings whose frequencies a table of positions can hold; longrope within its base context."""
 NORM_SAMPLE = 64

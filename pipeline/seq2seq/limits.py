@@ -9,6 +9,7 @@ from typing import Any
 from .. import families
 from ..contracts import RECIPES, ExportOptions, Recipe
 from ..errors import UnsupportedRecipe
+from ..families import text_part
 
 CONTEXT_TOKENS = 256
 """A long paragraph: source and answer have so many slots each, and static graphs pay for all of them at every token."""
@@ -18,6 +19,13 @@ def is_seq2seq(config: Mapping[str, Any]) -> bool:
     """Whether a config.json is of an encoder-decoder that kobako knows."""
     kind = str(config.get("model_type"))
     return kind in families.names() and families.get(kind).kind == "seq2seq"
+
+
+def sides(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """Configurations of encoder and decoder, where each has one of its own (T5Gemma 2); otherwise none."""
+    if not is_seq2seq(config) or "decoder" not in config:
+        return ()
+    return text_part(config["encoder"]), config["decoder"]
 
 
 def check_recipe(config: Mapping[str, Any], recipe: Recipe) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from .. import families
 from ..contracts import Task
+from ..tasks import BASE_TASKS, TASKS
 from ..tokens import ShippedTokenizer
 
 T5_LANGUAGES: Mapping[str, str] = {"de": "German", "fr": "French", "ro": "Romanian"}
@@ -47,6 +48,8 @@ def tasks_of(model_type: str, tokenizer: ShippedTokenizer) -> Mapping[str, Task]
         return T5_TASKS
     if model_type == "marian":
         return {"translate": PLAIN}
+    if model_type == "t5gemma2":  # trained to continue a text, which its encoder reads
+        return TASKS if tokenizer.chat_template else BASE_TASKS
     languages = languages_of(tokenizer)
     end = str(tokenizer.config.get("eos_token") or "")
     source = next((code for code in ENGLISH if code in languages), next(iter(languages)))

@@ -22,7 +22,7 @@ from kobako.pipeline.contracts import Exported, ExportOptions, FloatArray, Progr
 from kobako.pipeline.errors import BadArtifact
 from kobako.pipeline.heads import head_of
 from kobako.pipeline.reference.eager import empty_encoder, load_config
-from kobako.pipeline.reference.encoder import Encoder, restore_biases, shared_biases
+from kobako.pipeline.reference.encoder import Encoder, fold_groups, restore_biases, shared_biases, unfold_groups
 from kobako.pipeline.reference.structure import encoder_lengths, fitting_length
 from torch import nn
 from torch.nn import functional
@@ -107,14 +107,19 @@ def attend(
     _module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor,
     scaling: float | None = None, position_bias: torch.Tensor | None = None, **_named: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """``[1, N, T, D]`` each, mask ``[1, 1, 1, T]`` and bias that are added to the scores → ``[1, T, N, D]``."""
+    """``[1, N, T, D]`` each, mask ``[1, 1, 1 or T, T]`` and bias that are added to the scores → ``[1, T, N, D]``.
+
+    Keys and values may have fewer heads; those have no bias.
+    """
+    rows, mask = fold_groups(query, mask, key.shape[1])
     factor = (scaling or query.shape[-1] ** -0.5) * query.shape[-1] ** 0.5
     if abs(factor - 1.0) > 1e-6:  # the fused Core ML op has no scale input
-        query = query * factor
-    shown = mask.expand(1, 1, query.shape[2], key.shape[2])
+        rows = rows * factor
+    shown = mask.expand(1, 1, rows.shape[2], key.shape[2])
     if position_bias is not None:
         shown = shown + position_bias
-    return functional.scaled_dot_product_attention(query, key, value, attn_mask=shown).transpose(1, 2), None
+    output = functional.scaled_dot_product_attention(rows, key, value, attn_mask=shown)
+    return unfold_groups(output, query).transpose(1, 2), None
 
 
 def trace(model: FedEncoder, shapes: Mapping[str, tuple[int, ...]], length: int) -> Any:

@@ -242,5 +242,6 @@ def refitted_norm(path: str, module: nn.Module, family: families.Family) -> Safe
     facts, scale = norm_facts(module), family.residual_scale
     if path.endswith(family.residual_writers):
         return SafeNorm(facts, writes=scale)
-    inside = path.startswith(family.layers) and len(path.split(".")) > len(family.layers.split(".")) + 2  # q, k norms
+    lists = (family.layers, family.layers.replace("decoder", "encoder"))  # an encoder-decoder has two
+    inside = path.startswith(lists) and len(path.split(".")) > len(family.layers.split(".")) + 2  # q, k norms
     return SafeNorm(facts, reads=1.0 if inside else scale)

@@ -70,10 +70,11 @@ class EncoderDescription:
 
 @dataclass(frozen=True, kw_only=True)
 class Seq2SeqDescription:
-    """The same of an encoder-decoder, with functions ``encode`` and ``decode``.
+    """The same of an encoder-decoder, with functions ``encode_T`` and ``decode``.
 
     Attributes:
         context_tokens: of the source, and slots of the answer's caches.
+        lengths: there is a function ``encode_T`` for each of these numbers of tokens, the context among them.
         layers: of the decoder: ``cross_k_0`` … ``cross_v_{layers - 1}`` and ``self_k_0`` … are its caches.
         vocabulary: how many logits.
         weights: Hugging Face parameter name by MIL value name.
@@ -83,6 +84,7 @@ class Seq2SeqDescription:
     model_type: str
     recipe: str
     context_tokens: int
+    lengths: tuple[int, ...]
     layers: int
     vocabulary: int
     weights: Mapping[str, str]
@@ -90,7 +92,7 @@ class Seq2SeqDescription:
 
     def metadata(self) -> dict[str, str]:
         """As strings for the model file."""
-        return as_metadata({**vars(self), "weights": dict(self.weights)})
+        return as_metadata({**vars(self), "lengths": list(self.lengths), "weights": dict(self.weights)})
 
 
 def is_seq2seq(metadata: Mapping[str, str]) -> bool:
@@ -142,10 +144,12 @@ def read_seq2seq(metadata: Mapping[str, str]) -> Seq2SeqDescription:
     try:
         if not is_seq2seq(metadata):
             raise ValueError("another kind of model")
+        lengths: list[Any] = json.loads(metadata[PREFIX + "lengths"])
         return Seq2SeqDescription(
             name=metadata[PREFIX + "name"], model_type=metadata[PREFIX + "model_type"],
             recipe=metadata[PREFIX + "recipe"], context_tokens=int(metadata[PREFIX + "context_tokens"]),
-            layers=int(metadata[PREFIX + "layers"]), vocabulary=int(metadata[PREFIX + "vocabulary"]), weights=weights,
+            lengths=tuple(int(one) for one in lengths), layers=int(metadata[PREFIX + "layers"]),
+            vocabulary=int(metadata[PREFIX + "vocabulary"]), weights=weights,
         )  # fmt: skip
     except (KeyError, ValueError, TypeError) as error:
         raise BadArtifact(

@@ -1,6 +1,7 @@
-"""Encoder-decoders: Quantized → ``model.mlpackage`` with the functions ``encode`` and ``decode`` over the same weights.
+"""Encoder-decoders: Quantized → ``model.mlpackage`` with functions ``encode_T`` and ``decode`` over the same weights.
 
-Caches are inputs and outputs: what ``encode`` gives goes into every ``decode``, what ``decode`` gives into the next.
+Caches are inputs and outputs: what ``encode_T`` gives of a source of up to T tokens goes into every ``decode``, what
+``decode`` gives into the next.
 
 Shape legend: T tokens of the source = S slots of the answer's cache = the context, N heads, D head dimension, L layers.
 """
@@ -30,7 +31,7 @@ from kobako.pipeline.reference.seq2seq import (
     table_paths,
     used_by,
 )
-from kobako.pipeline.reference.structure import embedding_scale
+from kobako.pipeline.reference.structure import embedding_scale, encoder_lengths, fitting_length
 from kobako.pipeline.seq2seq.facts import facts_of
 from torch import nn
 
@@ -50,27 +51,14 @@ Shapes = dict[str, tuple[int, ...]]
 
 def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Progress) -> Exported:
     """Write ``model.mlpackage`` and the tokenizer into `out`. Raises UnsupportedModel for an unknown norm."""
-    context, family = options.context_tokens, families.get(quantized.model_type)
+    context = options.context_tokens
     model, table, shapes = fed_model(quantized, context)
-    layers, shape = len(model.get_submodule(family.layers)), state_shape(model, context)
-    cross, own = state_names(layers, "cross"), state_names(layers, "self")
-    numbers: dict[str, Shapes] = {
-        ENCODE: {IDS: (1, context), MASK: (1, context)},
-        DECODE: {TOKEN: (1, 1), POSITION: (1,), MASK: (1, context)},
-    }
-    caches: dict[str, Shapes] = {ENCODE: {}, DECODE: dict.fromkeys((*cross, *own), shape)}
-    outputs = {ENCODE: cross, DECODE: [LOGITS, *(NEXT + name for name in own)]}
-    lowered: dict[str, Lowered] = {}
-    for count, (name, step) in enumerate(((ENCODE, Reads(model, family)), (DECODE, Continues(model, family)))):
-        progress(0.1 + 0.4 * count, f"converting {name}")
-        used = {one: shapes[one] for one in used_by(shapes, family, reading=name == ENCODE)}
-        fed = Fed(step, table, tuple(used)).eval()
-        types = input_types(numbers[name], caches[name], used)
-        lowered[name] = convert(trace(fed, numbers[name], caches[name], used), types, outputs[name], states=[])
+    lowered = functions(model, table, shapes, context, progress)
     progress(0.9, "writing weights")
     described = Seq2SeqDescription(
         name=quantized.name, model_type=quantized.model_type, recipe=quantized.recipe.name, context_tokens=context,
-        layers=layers, vocabulary=model.config.vocab_size, weights={value_name(name): name for name in shapes},
+        lengths=encoder_lengths(context), layers=len(model.get_submodule(families.get(quantized.model_type).layers)),
+        vocabulary=model.config.vocab_size, weights={value_name(name): name for name in shapes},
     )  # fmt: skip
     write(quantized, lowered, list(shapes), described.metadata(), out, default=DECODE)
     for name in TOKENIZER_FILES:
@@ -82,6 +70,38 @@ def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Pr
         activations="float16", context_tokens=context, kind="seq2seq",
         details={"functions": sorted(lowered), "minimum_ios": 18, **facts_of(quantized.directory)},
     )  # fmt: skip
+
+
+def functions(
+    model: Any, table: dict[str, torch.Tensor], shapes: Shapes, context: int, progress: Progress
+) -> dict[str, Lowered]:
+    """All functions, by name."""
+    family = families.get(model.config.model_type)
+    layers, shape = len(model.get_submodule(family.layers)), state_shape(model, context)
+    cross, own = state_names(layers, "cross"), state_names(layers, "self")
+    lengths, lowered = encoder_lengths(context), dict[str, Lowered]()
+    read, used = Reads(model, family, context), {one: shapes[one] for one in used_by(shapes, family, reading=True)}
+    for count, length in enumerate(lengths):
+        progress(0.1 + 0.4 * count / len(lengths), f"converting {ENCODE}_{length}")
+        lowered[f"{ENCODE}_{length}"] = converted(Fed(read, table, tuple(used)), source_of(length), {}, used, cross)
+    progress(0.5, f"converting {DECODE}")
+    used = {one: shapes[one] for one in used_by(shapes, family, reading=False)}
+    numbers: Shapes = {TOKEN: (1, 1), POSITION: (1,), MASK: (1, context)}
+    caches: Shapes = dict.fromkeys((*cross, *own), shape)
+    answers = [LOGITS, *(NEXT + name for name in own)]
+    lowered[DECODE] = converted(Fed(Continues(model, family), table, tuple(used)), numbers, caches, used, answers)
+    return lowered
+
+
+def source_of(length: int) -> Shapes:
+    """Inputs of the function that reads so many tokens."""
+    return {IDS: (1, length), MASK: (1, length)}
+
+
+def converted(fed: Fed, numbers: Shapes, caches: Shapes, matrices: Shapes, outputs: Sequence[str]) -> Lowered:
+    """One function."""
+    traced = trace(fed.eval(), numbers, caches, matrices)
+    return convert(traced, input_types(numbers, caches, matrices), outputs, states=[])
 
 
 class Fed(nn.Module):
@@ -105,7 +125,7 @@ def fed_model(quantized: Quantized, context: int) -> tuple[Any, dict[str, torch.
     table, shapes, tables = dict[str, torch.Tensor](), fill(model, quantized), table_paths(model)
     refit(model, context, torch.int32)
     for path in tables:
-        scale = embedding_scale(model.get_submodule(path))
+        scale = embedding_scale(model.get_submodule(path)) * family.residual_scale
         model.set_submodule(path, FedEmbedding(table, family.embedding, scale))
     refit_modules(model, table, shapes, family, context)
     return model, table, shapes
@@ -135,6 +155,7 @@ class CoreMLSeq2Seq:
 
     def __init__(self, session: Session, description: Seq2SeqDescription, program: Program, name: str) -> None:
         self.name, self._session, self._context = name, session, description.context_tokens
+        self._lengths = description.lengths
         self._caches = {
             one: np.zeros(program.functions[DECODE].inputs[one].shape, np.float16)
             for one in state_names(description.layers, "self")
@@ -142,10 +163,11 @@ class CoreMLSeq2Seq:
         self._source: dict[str, Any] = {}
 
     def read(self, ids: Sequence[int], mask: Sequence[int]) -> None:
-        """Run ``encode``, padded to the context."""
+        """Run the shortest encoder that the source fits, padded."""
+        length = fitting_length(self._lengths, len(ids), self._context)
         padded = np.zeros((2, 1, self._context), np.int32)
         padded[0, 0, : len(ids)], padded[1, 0, : len(mask)] = ids, mask
-        found = self._session.run(ENCODE, {IDS: padded[0], MASK: padded[1]})
+        found = self._session.run(f"{ENCODE}_{length}", {IDS: padded[0, :, :length], MASK: padded[1, :, :length]})
         self._source = {MASK: padded[1], **found}
 
     def step(self, token: int, position: int) -> FloatArray:
@@ -176,11 +198,12 @@ def open_seq2seq(package: Path) -> CoreMLSeq2Seq:
 def check_interface(program: Program, description: Seq2SeqDescription) -> None:
     """Raise BadArtifact when the functions are not what the description promises."""
     cross, own = (state_names(description.layers, kind) for kind in ("cross", "self"))
-    length = (1, description.context_tokens)
+    context = description.context_tokens
     wanted: dict[str, tuple[Shapes, Sequence[str], Sequence[str]]] = {
-        ENCODE: ({IDS: length, MASK: length}, (), cross),
-        DECODE: ({TOKEN: (1, 1), POSITION: (1,), MASK: length}, (*cross, *own), [LOGITS, *(NEXT + one for one in own)]),
+        f"{ENCODE}_{length}": (source_of(length), (), cross) for length in {*description.lengths, context}
     }
+    numbers: Shapes = {TOKEN: (1, 1), POSITION: (1,), MASK: (1, context)}
+    wanted[DECODE] = (numbers, (*cross, *own), [LOGITS, *(NEXT + one for one in own)])
     for name, (numbers, caches, outputs) in wanted.items():
         function = program.functions.get(name)
         shapes = {key: kind.shape for key, kind in function.inputs.items()} if function else {}

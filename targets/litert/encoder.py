@@ -84,22 +84,24 @@ def _trace(config: Any, head: Head, layers: str, lengths: tuple[int, ...], progr
 def attention(
     _module: nn.Module,
     query: torch.Tensor,  # [1, N, T, D]
-    key: torch.Tensor,  # [1, N, T, D]
-    value: torch.Tensor,  # [1, N, T, D]
-    mask: torch.Tensor,  # [1, 1, 1, T], added
+    key: torch.Tensor,  # [1, N or fewer, T, D]
+    value: torch.Tensor,  # as key
+    mask: torch.Tensor,  # [1, 1, 1 or T, T], added
     scaling: float | None = None,
     position_bias: torch.Tensor | None = None,  # [1, N, T, T], added
     **_named: Any,
 ) -> tuple[torch.Tensor, None]:
     """Every token looks at every token that the mask shows."""
     import torch
+    from kobako.pipeline.reference.encoder import fold_groups, unfold_groups
 
     matmul = opaque.operators()[opaque.MATMUL]
-    scores = matmul(query * (scaling or query.shape[-1] ** -0.5), key) + mask
+    rows, mask = fold_groups(query, mask, key.shape[1])
+    scores = matmul(rows * (scaling or query.shape[-1] ** -0.5), key) + mask
     if position_bias is not None:
         scores = scores + position_bias
     mixed = matmul(torch.softmax(scores, dim=-1), value.transpose(2, 3))
-    return mixed.transpose(1, 2), None
+    return unfold_groups(mixed, query).transpose(1, 2), None
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Encoder-decoders: Quantized → ``model.tflite`` with the signatures ``encode`` and ``decode`` over the same weights.
+"""Encoder-decoders: Quantized → ``model.tflite`` with the signatures ``encode_T`` and ``decode`` over the same weights.
 
 Caches are inputs and outputs, as in a decoder's signatures. There is no ``.litertlm``: its engine has no encoder.
 
@@ -17,6 +17,7 @@ import numpy as np
 from kobako.pipeline import families
 from kobako.pipeline.contracts import Exported, ExportOptions, FloatArray, Progress, Quantized
 from kobako.pipeline.errors import BadArtifact
+from kobako.pipeline.reference.structure import fitting_length
 from kobako.pipeline.seq2seq.facts import facts_of
 from kobako.pipeline.weights import open_weights
 
@@ -48,15 +49,16 @@ def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Pr
         activations=TARGET.activations(quantized.recipe),
         context_tokens=options.context_tokens,
         kind="seq2seq",
-        details={"signatures": [ENCODE, DECODE], **facts_of(quantized.directory)},
+        details={"signatures": [step.name for step in steps], **facts_of(quantized.directory)},
     )
 
 
 def traceable(quantized: Quantized, context: int) -> list[trace.Step]:
-    """Both signatures: modules, and sample arguments by name."""
+    """All signatures: modules, and sample arguments by name."""
     import torch
     from kobako.pipeline.reference.eager import empty_seq2seq, load_config
     from kobako.pipeline.reference.seq2seq import Continues, Reads, refit, state_names, state_shape, used_by
+    from kobako.pipeline.reference.structure import encoder_lengths
     from transformers import AttentionInterface
 
     family = families.get(quantized.model_type)
@@ -69,17 +71,23 @@ def traceable(quantized: Quantized, context: int) -> list[trace.Step]:
     def weights(*, reading: bool) -> dict[str, Any]:
         return {name: torch.empty(parameters[name].shape) for name in used_by(parameters, family, reading=reading)}
 
-    source = {name: torch.ones(1, context, dtype=torch.int32) for name in (IDS, MASK)}
+    def source(length: int) -> dict[str, Any]:
+        return {name: torch.ones(1, length, dtype=torch.int32) for name in (IDS, MASK)}
+
     numbers = {TOKEN: torch.zeros(1, 1, dtype=torch.int32), POSITION: torch.zeros(1, dtype=torch.int32)}
     cross, own = (state_names(layers, kind) for kind in ("cross", "self"))
     caches = {name: torch.empty(shape) for name in (*cross, *own)}
     reads, continues = _step_classes()
+    read = reads(Reads(model, family, context), cross).eval()
     return [
-        trace.Step(ENCODE, reads(Reads(model, family), cross).eval(), {**source, "weights": weights(reading=True)}),
+        *(
+            trace.Step(f"{ENCODE}_{length}", read, {**source(length), "weights": weights(reading=True)})
+            for length in encoder_lengths(context)
+        ),
         trace.Step(
             DECODE,
             continues(Continues(model, family, write), own).eval(),
-            {**numbers, MASK: source[MASK], "caches": caches, "weights": weights(reading=False)},
+            {**numbers, MASK: source(context)[MASK], "caches": caches, "weights": weights(reading=False)},
         ),
     ]
 
@@ -130,15 +138,17 @@ class LiteRTSeq2Seq:
         self.name = f"LiteRT {version('ai-edge-litert')}"
         found = signatures(open_model(path))
         try:
-            self._context = int(found[ENCODE]["inputs"][IDS]["shape"][1])
+            self._encoders = {
+                int(one["inputs"][IDS]["shape"][1]): name for name, one in found.items() if name.startswith(ENCODE)
+            }
+            self._context = int(found[DECODE]["inputs"][MASK]["shape"][1])
             self._vocabulary = int(found[DECODE]["outputs"][LOGITS]["shape"][-1])
             shapes = {name: tuple(one["shape"]) for name, one in found[DECODE]["inputs"].items()}
-            cross = [name for name in found[ENCODE]["outputs"] if name in shapes]
+            cross = [name for name in found[self._encoders[self._context]]["outputs"] if name in shapes]
         except (KeyError, IndexError) as error:
             raise BadArtifact(f"{path.name} is no encoder-decoder: it has {sorted(found)}.", "Build again.") from error
         self._model = model = load_compiled(path, threads)
         own = [name for name in shapes if name not in (TOKEN, POSITION, MASK, *cross)]
-        self._source = {name: model.create_input_buffer_by_name(ENCODE, name) for name in (IDS, MASK)}
         self._numbers = {name: model.create_input_buffer_by_name(DECODE, name) for name in (TOKEN, POSITION, MASK)}
         self._cross = {name: model.create_input_buffer_by_name(DECODE, name) for name in cross}
         # two sets that change places at every step: no cache ever passes through numpy
@@ -149,13 +159,17 @@ class LiteRTSeq2Seq:
             buffer.write(np.zeros(shapes[name], np.float32))
 
     def read(self, ids: Sequence[int], mask: Sequence[int]) -> None:
-        """Run ``encode``, padded to the context; its outputs are ``decode``'s inputs."""
-        for name, values in ((IDS, ids), (MASK, mask)):
-            row = np.zeros((1, self._context), np.int32)
+        """Run the shortest encoder that the source fits, padded; its outputs are ``decode``'s inputs."""
+        length = fitting_length(self._encoders, len(ids), self._context)
+        signature = self._encoders[length]
+        inputs = {name: self._model.create_input_buffer_by_name(signature, name) for name in (IDS, MASK)}
+        for buffer, values, size in (
+            (inputs[IDS], ids, length), (inputs[MASK], mask, length), (self._numbers[MASK], mask, self._context),
+        ):  # fmt: skip
+            row = np.zeros((1, size), np.int32)
             row[0, : len(values)] = values
-            self._source[name].write(row)
-        self._numbers[MASK].write(row)
-        self._model.run_by_name(ENCODE, self._source, self._cross)
+            buffer.write(row)
+        self._model.run_by_name(signature, inputs, self._cross)
 
     def step(self, token: int, position: int) -> FloatArray:
         """Run ``decode``: logits ``[V]``."""
@@ -168,7 +182,7 @@ class LiteRTSeq2Seq:
 
     def close(self) -> None:
         """Give everything back."""
-        self._source, self._numbers, self._cross, self._caches, self._next, self._logits = {}, {}, {}, {}, {}, None
+        self._numbers, self._cross, self._caches, self._next, self._logits = {}, {}, {}, {}, None
         if self._model is not None:
             self._model.close()
         self._model = None

@@ -1,12 +1,17 @@
-"""Every encoder-decoder × target × {float16, int8}: exported, run in the real runtime, held against eager PyTorch."""
+"""Every encoder-decoder × target × {float16, int8}: exported, run in the real runtime, held against eager PyTorch.
+
+With ``KOBAKO_SUPPORT=FILE`` the figures are added there: `scripts/support` keeps the table of supported families.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +56,25 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return get
 
 
+@pytest.fixture(scope="module")
+def figures() -> Iterator[dict[str, Any]]:
+    """What was measured, by family; added to $KOBAKO_SUPPORT at the end."""
+    found: dict[str, Any] = {}
+    yield found
+    if out := os.environ.get("KOBAKO_SUPPORT"):
+        known = json.loads(Path(out).read_text()) if Path(out).is_file() else {}
+        Path(out).write_text(json.dumps(known | found, indent=1) + "\n")
+
+
+def note(figures: dict[str, Any], shape: Shape, case: str, kl_nats: float) -> None:
+    """Keep the figure of an architecture's first shape."""
+    if shape.name == shape.model_type:
+        entry = figures.setdefault(
+            shape.model_type, {"kind": "seq2seq", "quirk": shape.quirk, "generic": False, "kl_nats": {}}
+        )
+        entry["kl_nats"][case] = float(f"{kl_nats:.1e}")
+
+
 def expected(quantized: Quantized, activations: str) -> np.ndarray:
     """Logits ``[T, V]`` of transformers' own forward pass, activations rounded as the artifact rounds them."""
     import torch
@@ -71,7 +95,7 @@ def said(exported: Exported, ids: list[int], mask: list[int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{s.name}-{r}-{t}" for s, r, t in CASES])
-def test_seq2seq(made: Made, case: tuple[Shape, str, str]) -> None:
+def test_seq2seq(made: Made, figures: dict[str, Any], case: tuple[Shape, str, str]) -> None:
     shape, recipe, target = case
     quantized, exported = made(shape, recipe, target)
     weights = check_weights(targets.get(target).stored_weights(exported), weight_digests(quantized))
@@ -82,6 +106,7 @@ def test_seq2seq(made: Made, case: tuple[Shape, str, str]) -> None:
     assert kl_nats(wanted[::-1].copy(), plain).mean() > 2 * limit  # another answer fails
     more = CONTEXT - len(SOURCE)
     padded = said(exported, [*SOURCE, *(SOURCE * CONTEXT)[:more]], [1] * len(SOURCE) + [0] * more)
+    note(figures, shape, f"{target} {recipe}", max(kl_nats(wanted, one).mean() for one in (plain, padded)))
     assert kl_nats(plain, padded).mean() < limit
     shown = said(exported, [*SOURCE, *(SOURCE * CONTEXT)[:more]], [1] * CONTEXT)
     assert kl_nats(plain, shown).mean() > kl_nats(plain, padded).mean()  # a mask that was ignored would be seen
@@ -93,6 +118,8 @@ def test_limits_and_damage(made: Made, target: str, tmp_path: Path) -> None:
 
     _, exported = made(SHAPES[0], "float16", target)
     assert exported.kind == "seq2seq"
+    functions = exported.details.get("functions") or exported.details.get("signatures")
+    assert functions is None or {"encode_32", f"encode_{CONTEXT}"} <= set(functions)  # ExecuTorch's takes any length
     on_disk = {str(p.relative_to(exported.directory)) for p in exported.directory.rglob("*") if p.is_file()}
     assert set(exported.files) == on_disk
     with closing(Seq2SeqRuntime(targets.get(target).seq2seq(exported), exported)) as runtime:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
+import pytest
 from kobako.pipeline.contracts import RECIPES
 from kobako.pipeline.estimate import estimate, parameters_of, weights_bytes
+
+from tests import families as decoders
+from tests import seq2seq
 
 E2B = {
     "hidden_size": 2048, "num_hidden_layers": 30, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 256,
@@ -34,3 +39,24 @@ def test_widths_of_layers_may_differ() -> None:
 def test_wider_codes_take_more() -> None:
     recipe = RECIPES["int8"]
     assert weights_bytes(E2B, replace(recipe, embedding_bits=16)) > weights_bytes(E2B, recipe)
+
+
+COUNTED = ("llama", "qwen3", "gemma3_text", "openelm", "minicpm3")
+SHAPES = [*(shape for shape in decoders.SHAPES if shape.model_type in COUNTED), *seq2seq.SHAPES]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.model_type)
+def test_what_config_json_says_is_what_the_model_has(shape: decoders.Shape | seq2seq.Shape) -> None:
+    from kobako.pipeline import families
+    from kobako.pipeline.reference.eager import empty_model, empty_seq2seq
+    from kobako.pipeline.scheme import parameter_roles
+
+    make = seq2seq if isinstance(shape, seq2seq.Shape) else decoders
+    config = make.config_of(shape)
+    config.tie_word_embeddings = shape.options.get("tie_word_embeddings", True)
+    model = empty_seq2seq(config) if make is seq2seq else empty_model(config)
+    sizes = {name: prod(value.shape) for name, value in model.named_parameters()}
+    roles = parameter_roles(model, families.get(shape.model_type))
+    linear = sum(sizes[name] for name, role in roles.items() if role in ("linear", "fine"))
+    tables = sum(sizes[name] for name, role in roles.items() if role == "embedding")
+    assert parameters_of(config.to_dict() | {"tie_word_embeddings": config.tie_word_embeddings}) == (linear, tables)

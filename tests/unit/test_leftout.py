@@ -22,6 +22,7 @@ SAID = "Text only: what the original reads of images and audio is left out."
         ({"model_type": "olmo2", "vision_config": {"hidden_size": 8}}, ()),
         ({"model_type": "gemma4", "vision_config": {"hidden_size": 8}, "audio_config": None}, ("images",)),
         ({"model_type": "gemma3n", "vision_config": {"a": 1}, "audio_config": {"a": 1}}, ("images", "audio")),
+        ({"model_type": "t5gemma2", "encoder": {"vision_config": {"a": 1}}}, ("images",)),
         ({"model_type": "phi4_multimodal"}, ("images", "audio")),
         ({"model_type": "phi4mm", "vision_lora": {"r": 256}, "speech_lora": {"r": 320}}, ("images", "audio")),
     ],

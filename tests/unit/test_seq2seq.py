@@ -11,15 +11,17 @@ import pytest
 from kobako.pipeline import families
 from kobako.pipeline.contracts import RECIPES, Exported, no_progress
 from kobako.pipeline.errors import UnsupportedModel, UnsupportedRecipe, UsageError
-from kobako.pipeline.reference.eager import quantized_model
+from kobako.pipeline.kvcache import cache_shapes
+from kobako.pipeline.reference.eager import empty_seq2seq, quantized_model
 from kobako.pipeline.reference.seq2seq import Continues, Reads, refit, state_shape
 from kobako.pipeline.seq2seq.limits import check_recipe
 from kobako.pipeline.seq2seq.runtime import Seq2SeqRuntime
 from kobako.pipeline.seq2seq.tasks import own_tasks, tasks_of
 from kobako.pipeline.tasks import build_prompt, fields_for
 from kobako.pipeline.tokens import ShippedTokenizer
+from kobako.pipeline.weights import stored_bytes_by_part
 
-from tests.seq2seq import CONTEXT, SHAPES, Shape, make, write_checkpoint, write_tokenizer
+from tests.seq2seq import CONTEXT, SHAPES, Shape, config_of, make, write_checkpoint, write_tokenizer
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=[shape.name for shape in SHAPES])
@@ -55,12 +57,33 @@ def test_tasks_are_those_the_architecture_was_trained_with(tokenizer: ShippedTok
     assert own_tasks("llama", tokenizer) is None
     assert list(tasks_of("t5", tokenizer)) == ["summarize", "translate"]
     assert tasks_of("marian", tokenizer)["translate"].prompt == "{text}"
+    assert list(tasks_of("t5gemma2", tokenizer)) == ["complete", "translate"]
     task = tasks_of("m2m_100", tokenizer)["translate"]
     assert task.languages == ("de", "en", "fr", "ja")
     assert build_prompt(task, tokenizer, fields_for(task, "Hi {target}", "fr")) == "__en__Hi {target}</s>__fr__"
     assert build_prompt(task, tokenizer, fields_for(task, "Hi", "fr", "ja")) == "__ja__Hi</s>__fr__"
     with pytest.raises(UsageError, match="source language"):
         fields_for(task, "Hi", "fr", "xx")
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=[shape.name for shape in SHAPES])
+def test_caches_are_counted_as_the_model_has_them(shape: Shape) -> None:
+    config = config_of(shape)
+    model = empty_seq2seq(config)
+    _, heads, _, depth = state_shape(model, 1)
+    layers = len(model.get_submodule(families.get(shape.model_type).layers))
+    assert cache_shapes(config.to_dict()) == ((heads, depth, depth),) * (2 * layers)  # of the source, of the answer
+
+
+def test_a_bias_of_logits_is_no_matrix(tmp_path: Path) -> None:
+    """Marian's is ``[1, V]`` and belongs to no layer: a package's table of sizes counts it among the biases."""
+    marian = make(tmp_path / "q", next(one for one in SHAPES if one.name == "marian"), "float16", write_tokenizer)
+    assert stored_bytes_by_part(marian.directory)["norms and biases"] > 384 * 4
+
+
+def test_an_undescribed_side_is_refused() -> None:
+    with pytest.raises(UnsupportedModel, match="encoder and decoder"):
+        families.get("t5gemma2").rewrite({"model_type": "t5gemma2", "decoder": {}})  # type: ignore[misc]
 
 
 def test_the_token_behind_a_source_begins_the_answer() -> None:
