@@ -68,6 +68,7 @@ CODE: Mapping[str, tuple[str, ...]] = {
         "texts",
     ),
     "export": (
+        "pieces.py",
         "reference/eager.py",
         "reference/encoder.py",
         "reference/seq2seq.py",

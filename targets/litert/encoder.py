@@ -17,14 +17,14 @@ from kobako.pipeline.contracts import Exported, ExportOptions, FloatArray, Progr
 from kobako.pipeline.errors import BadArtifact
 from kobako.pipeline.heads import Head, head_of
 from kobako.pipeline.reference.structure import encoder_lengths, fitting_length
-from kobako.pipeline.weights import open_weights
 
 from . import MODEL_FILE, TARGET, opaque, trace
 from .flatbuffer import load_model, write_model
 from .modelfile import open_model, signatures
-from .replicate import replicate, shortened, uniform
+from .replicate import plan, replicate, shortened
 from .rewrite import rewrite
 from .runtime import THREADS, load_compiled
+from .stored import stored_parameters
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Pr
     head, lengths = head_of(quantized.directory), encoder_lengths(options.context_tokens)
     model = graph(quantized, head, lengths, lambda part, text: progress(part * SHARE_TRACING, text))
     progress(SHARE_TRACING, "writing weights")
-    rewrite(model, open_weights(quantized.directory))
+    rewrite(model, stored_parameters(quantized.directory))
     write_model(model, out / MODEL_FILE)
     for name in TOKENIZER_FILES:
         shutil.copyfile(quantized.tokenizer_dir / name, out / name)
@@ -59,13 +59,13 @@ def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Pr
 
 
 def graph(quantized: Quantized, head: Head, lengths: tuple[int, ...], progress: Progress) -> Any:
-    """The traced graph of the whole model, from three of its layers where all are the same."""
+    """The traced graph of the whole model, from a few of its layers where others are like them."""
     from kobako.pipeline.reference.eager import load_config
 
     config, layers = load_config(quantized.directory), families.get(quantized.model_type).layers
-    if uniform(config):
-        model = load_model(_trace(shortened(config), head, layers, lengths, progress))
-        if replicate(model, config.num_hidden_layers, layers):
+    if (part := plan(config)) is not None:
+        model = load_model(_trace(shortened(config, part.traced), head, layers, lengths, progress))
+        if replicate(model, part, layers):
             return model
     return load_model(_trace(config, head, layers, lengths, progress))
 

@@ -14,13 +14,13 @@ from kobako.pipeline.errors import UnsupportedModel, UsageError
 from kobako.pipeline.reference.structure import check_decoder
 from kobako.pipeline.templates import portable
 from kobako.pipeline.tokens import ShippedTokenizer, stop_ids
-from kobako.pipeline.weights import open_weights
 
 from . import CONTAINER_FILE, MODEL_FILE, TARGET, trace
 from .container import LanguageModel, write_container
 from .flatbuffer import INLINE_LIMIT_BYTES, load_model, write_model
-from .replicate import cut, replicate, uniform
+from .replicate import Plan, cut, plan, replicate
 from .rewrite import rewrite
+from .stored import stored_parameters
 
 SHARE_TRACING = 0.8
 """Part of the export's time that tracing takes, for progress."""
@@ -38,7 +38,7 @@ def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Pr
     model = graph(quantized, options, family, lambda part, text: progress(part * SHARE_TRACING, text))
     progress(SHARE_TRACING, "writing weights")
     table = open_table_of(quantized)
-    rewrite(model, open_weights(quantized.directory), table)
+    rewrite(model, stored_parameters(quantized.directory), table)
     # a table goes from file to file, behind a flatbuffer that is made in memory
     write_model(model, out / MODEL_FILE, INLINE_LIMIT_BYTES if table is None else 0)
     progress(0.95, "packing")
@@ -109,28 +109,28 @@ def check(config: Any, options: ExportOptions) -> None:
 
 
 def graph(quantized: Quantized, options: ExportOptions, family: families.Family, progress: Progress) -> Any:
-    """The traced graph of the whole model, from three of its layers where all are the same."""
+    """The traced graph of the whole model, from a few of its layers where others are like them."""
     from kobako.pipeline.reference.eager import load_config
 
     config = load_config(quantized.directory)
     check(config, options)
-    if uniform(config):
-        model = load_model(_trace(copy.deepcopy(config), options, family, progress, short=True))
-        if replicate(model, config.num_hidden_layers, family.layers):
+    if (part := plan(config)) is not None:
+        model = load_model(_trace(copy.deepcopy(config), options, family, progress, part))
+        if replicate(model, part, family.layers):
             return model
     return load_model(_trace(config, options, family, progress))
 
 
 def _trace(
-    config: Any, options: ExportOptions, family: families.Family, progress: Progress, *, short: bool = False
+    config: Any, options: ExportOptions, family: families.Family, progress: Progress, part: Plan | None = None
 ) -> bytes:
     from kobako.pipeline.reference.eager import empty_model
 
     positions = trace.Positions()
     trace.register_attention(positions)
     model = empty_model(config, trace.ATTENTION)
-    if short:
-        cut(model, family.layers)
+    if part is not None:
+        cut(model, family.layers, part.traced)
     trace.tabulate(model, options.context_tokens)
     trace.mark_layers(model.get_submodule(family.layers))
     calls = (

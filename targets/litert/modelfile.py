@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,9 +21,14 @@ UNREADABLE = (struct.error, IndexError, ValueError, TypeError, AttributeError, U
 
 @dataclass(frozen=True)
 class ModelFile:
-    """The schema's Model over mapped bytes. Buffers lie inside the flatbuffer, or behind it."""
+    """The schema's Model over mapped bytes. Buffers lie inside the flatbuffer, or behind it.
+
+    Attributes:
+        data: the model's bytes, a part of `mapping`.
+    """
 
     name: str
+    mapping: mmap.mmap
     data: npt.NDArray[np.uint8]
     model: Any
 
@@ -35,6 +41,13 @@ class ModelFile:
         if end > len(self.data):
             raise BadArtifact(f"{self.name} is cut off: buffer {index} ends at byte {end} of {len(self.data)}.")
         return self.data[begin:end]
+
+    def forget(self, values: npt.NDArray[Any]) -> None:
+        """Give back the memory that a buffer of the file took while it was read; it can be read again."""
+        begin = values.ctypes.data - np.frombuffer(self.mapping, np.uint8).ctypes.data
+        start = begin - begin % mmap.PAGESIZE
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.mapping.madvise(mmap.MADV_DONTNEED, start, begin + values.nbytes - start)
 
     def subgraphs(self) -> list[Any]:
         return [self.model.Subgraphs(index) for index in range(self.model.SubgraphsLength())]
@@ -63,14 +76,16 @@ def open_model(path: Path, begin: int = 0, end: int | None = None) -> ModelFile:
     end = size if end is None else end
     if end - begin < 8:
         raise BadArtifact(f"{path.name} is not a .tflite: it has {end - begin} bytes.")
-    return _checked(path.name, np.memmap(path, np.uint8, mode="r")[begin:end])
+    with path.open("rb") as stream:
+        mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    return _checked(path.name, mapping, np.frombuffer(mapping, np.uint8)[begin:end])
 
 
-def _checked(name: str, data: npt.NDArray[np.uint8]) -> ModelFile:
+def _checked(name: str, mapping: mmap.mmap, data: npt.NDArray[np.uint8]) -> ModelFile:
     if data[4:8].tobytes() != IDENTIFIER:
         raise BadArtifact(f"{name} is not a .tflite: bytes 4 to 8 are {data[4:8].tobytes()!r}, not {IDENTIFIER!r}.")
     try:
-        file = ModelFile(name, data, schema().Model.GetRootAs(data.data, 0))
+        file = ModelFile(name, mapping, data, schema().Model.GetRootAs(data.data, 0))
         _walk(file)
     except UNREADABLE as error:
         raise BadArtifact(f"{name} is damaged: {type(error).__name__}: {error}.", "Build it again.") from error

@@ -26,8 +26,10 @@ CHUNK_BYTES = 1 << 22
 def unpack_int4(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.int8]:
     """Two codes per byte, the first in the low half → int8 codes in −8…7."""
     codes = np.empty(len(packed) * 2, np.int8)
-    codes[0::2] = (packed << 4).view(np.int8) >> 4
-    codes[1::2] = packed.view(np.int8) >> 4
+    for begin in range(0, len(packed), CHUNK_BYTES):
+        piece, place = packed[begin : begin + CHUNK_BYTES], codes[2 * begin : 2 * (begin + CHUNK_BYTES)]
+        place[0::2] = (piece << 4).view(np.int8) >> 4
+        place[1::2] = piece.view(np.int8) >> 4
     return codes
 
 
@@ -53,13 +55,16 @@ def matrices(model: Path) -> Iterator[StoredWeight]:
     seen: set[int] = set()
     for subgraph in file.subgraphs():
         for tensor in tensors(subgraph):
-            name = text(tensor.Name())
-            if name.endswith(ROWS_SUFFIX) and tensor.Buffer() not in seen:
-                seen.add(tensor.Buffer())
-                yield StoredWeight(name=name.removesuffix(ROWS_SUFFIX), codes=file.buffer(tensor.Buffer()), scales=None)
-            elif is_matrix(file, tensor) and tensor.Buffer() not in seen:
-                seen.add(tensor.Buffer())
+            name, data = text(tensor.Name()), file.buffer(tensor.Buffer())
+            rows = name.endswith(ROWS_SUFFIX)
+            if tensor.Buffer() in seen or not (rows or is_matrix(tensor, data)):
+                continue
+            seen.add(tensor.Buffer())
+            if rows:
+                yield StoredWeight(name=name.removesuffix(ROWS_SUFFIX), codes=data, scales=None)
+            else:
                 yield read_weight(file, tensor, tensors(subgraph))
+            file.forget(data)
 
 
 def digest(path: Path, begin: int, end: int) -> str:
@@ -73,12 +78,12 @@ def digest(path: Path, begin: int, end: int) -> str:
     return sha.hexdigest()
 
 
-def is_matrix(file: ModelFile, tensor: Any) -> bool:
+def is_matrix(tensor: Any, data: npt.NDArray[np.uint8]) -> bool:
     """Whether this is a constant matrix of weights; block scales and shifts are not."""
     name = text(tensor.Name())
     stored = type_name(tensor.Type()) in {"INT4", "INT8", "FLOAT16"}
     beside = name.endswith((SCALES_SUFFIX, SHIFTS_SUFFIX)) or name.startswith(SUMS_PREFIX)
-    return tensor.ShapeLength() == 2 and stored and not beside and len(file.buffer(tensor.Buffer())) > 0
+    return tensor.ShapeLength() == 2 and stored and not beside and len(data) > 0
 
 
 def read_weight(file: ModelFile, tensor: Any, known: list[Any]) -> StoredWeight:
@@ -87,8 +92,8 @@ def read_weight(file: ModelFile, tensor: Any, known: list[Any]) -> StoredWeight:
     shape = (int(tensor.Shape(0)), int(tensor.Shape(1)))
     data = file.buffer(tensor.Buffer())
     if kind == "FLOAT16":
-        return StoredWeight(name=name, codes=data.view(np.float16).reshape(shape).copy(), scales=None)
-    codes = unpack_int4(data) if kind == "INT4" else data.view(np.int8).copy()
+        return StoredWeight(name=name, codes=data.view(np.float16).reshape(shape), scales=None)
+    codes = unpack_int4(data) if kind == "INT4" else data.view(np.int8)
     scales = read_scales(file, tensor, known)
     shifts = next((one for one in known if text(one.Name()) == name + SHIFTS_SUFFIX), None)
     if shifts is not None:

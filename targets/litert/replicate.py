@@ -1,8 +1,8 @@
-"""Three traced layers → as many as the model has: every middle layer is a copy of the second one.
+"""A few traced layers → as many as the model has: every middle layer is a copy of a traced one of its kind.
 
-Tracing and lowering cost time per layer, and the layers of most models are one graph with other weights. The first
-and the second traced layer are compared operator by operator; only if they are the same is the second one repeated.
-The third stands for the last, whose end a prefill does not need.
+Tracing and lowering cost time per layer, and the layers of most models are one graph with other weights, or a few where
+some attend to a window and some to everything. Of each kind two are traced and compared operator by operator; only if
+they are the same is the second one repeated. The last layer stands for itself: a prefill does not need its end.
 """
 
 from __future__ import annotations
@@ -18,50 +18,92 @@ from . import opaque
 from .flatbuffer import schema, text
 from .rewrite import call_name
 
-TRACED_LAYERS = 3
+LIKE_EACH_KIND = 2
+"""Layers of a kind that are traced, so that they can be compared."""
 
 
-def uniform(config: Any) -> bool:
-    """Whether nothing in a config tells one layer from another."""
+@dataclass(frozen=True)
+class Plan:
+    """Which layers are traced, and what stands for what.
+
+    Attributes:
+        traced: layers of the model, in order.
+        like: for each layer of the model, the one of `traced` (counted from 0) that it is a copy of.
+        same: pairs of `traced` that must be one graph.
+    """
+
+    traced: tuple[int, ...]
+    like: tuple[int, ...]
+    same: tuple[tuple[int, int], ...]
+
+
+def plan(config: Any) -> Plan | None:
+    """How a model is traced in part; None when every layer has to be.
+
+    Layers are of one kind when every list of the config that has an entry for each layer says the same of them.
+    """
+    if getattr(config, "is_heterogeneous", False) or _linked(config):
+        return None
+    last, told = config.num_hidden_layers - 1, _per_layer(config).values()
+    kinds = [tuple(repr(values[layer]) for values in told) for layer in range(last + 1)]
+    few = {kind: [i for i in range(last) if kinds[i] == kind][:LIKE_EACH_KIND] for kind in kinds[:last]}
+    traced = sorted({last, *(layer for of_kind in few.values() for layer in of_kind)})
+    if len(traced) > last:
+        return None
+    place = {layer: position for position, layer in enumerate(traced)}
+    like = [place[layer if layer in place else few[kinds[layer]][-1]] for layer in range(last + 1)]
+    same = [(place[of_kind[0]], place[of_kind[-1]]) for of_kind in few.values()]
+    return Plan(tuple(traced), tuple(like), tuple(same))
+
+
+def _linked(config: Any) -> bool:
+    """Whether layers read what others stored, or a part of their own of what was made for all."""
+    return bool(getattr(config, "num_kv_shared_layers", 0) or getattr(config, "hidden_size_per_layer_input", 0))
+
+
+def _per_layer(config: Any) -> Mapping[str, Sequence[Any]]:
     layers = config.num_hidden_layers
-    if getattr(config, "is_heterogeneous", False):
-        return False
-    per_layer = [value for value in vars(config).values() if isinstance(value, list | tuple) and len(value) == layers]
-    return layers > TRACED_LAYERS and all(value[0] == one for value in per_layer for one in value)
+    return {
+        name: value for name, value in vars(config).items() if isinstance(value, list | tuple) and len(value) == layers
+    }
 
 
-def shortened(config: Any) -> Any:
-    """The config of the same model with TRACED_LAYERS layers."""
+def shortened(config: Any, traced: Sequence[int]) -> Any:
+    """The config of the same model with the `traced` layers only."""
     short = copy.deepcopy(config)
-    shorten(short)
+    shorten(short, traced)
     return short
 
 
-def shorten(config: Any) -> None:
+def shorten(config: Any, traced: Sequence[int]) -> None:
     """The same, in place."""
-    layers = config.num_hidden_layers
-    for name, value in list(vars(config).items()):
-        if isinstance(value, list | tuple) and len(value) == layers:
-            setattr(config, name, value[:TRACED_LAYERS])
-    config.num_hidden_layers = TRACED_LAYERS
+    for name, values in _per_layer(config).items():
+        setattr(config, name, [values[layer] for layer in traced])
+    config.num_hidden_layers = len(traced)
 
 
-def cut(model: Any, layers_path: str) -> None:
-    """Leave a model its first TRACED_LAYERS layers, made for the whole: MiniCPM3 scales by how many there are."""
-    del model.get_submodule(layers_path)[TRACED_LAYERS:]
-    shorten(model.config)
+def cut(model: Any, layers_path: str, traced: Sequence[int]) -> None:
+    """Leave a model its `traced` layers, made for the whole: MiniCPM3 scales by how many there are."""
+    layers = model.get_submodule(layers_path)
+    kept = [layers[layer] for layer in traced]
+    for position, layer in enumerate(kept):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = position
+    model.set_submodule(layers_path, type(layers)(kept))
+    shorten(model.config, traced)
 
 
-def replicate(model: Any, layers: int, layers_path: str) -> bool:
-    """Give every subgraph of the traced `model` all its `layers`; False, and nothing done, when they differ."""
+def replicate(model: Any, plan: Plan, layers_path: str) -> bool:
+    """Give every subgraph of the traced `model` all its layers; False, and nothing done, when they differ."""
     graphs = [
-        Layers.of(model, model.subgraphs[signature.subgraphIndex], signature, layers_path)
+        Layers.of(model, model.subgraphs[signature.subgraphIndex], signature, layers_path, len(plan.traced))
         for signature in model.signatureDefs
     ]
-    if not all(one.fingerprint(0) == one.fingerprint(1) for one in graphs):
+    if not all(one.fingerprint(a) == one.fingerprint(b) for one in graphs for a, b in plan.same):
         return False
     for one in graphs:
-        one.repeat(layers)
+        one.repeat(plan)
     return True
 
 
@@ -79,6 +121,7 @@ class Layers:
     graph: Any
     signature: Any
     path: str
+    traced: int
     names: Mapping[int, str]
     owner: dict[int, int] = field(default_factory=dict)
     hidden: list[tuple[int, int]] = field(default_factory=list)  # a mark's (input, output)
@@ -86,10 +129,10 @@ class Layers:
     created: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: Any, graph: Any, signature: Any, path: str) -> Layers:
-        one = cls(model, graph, signature, path, {v.tensorIndex: text(v.name) for v in signature.inputs})
+    def of(cls, model: Any, graph: Any, signature: Any, path: str, traced: int) -> Layers:
+        one = cls(model, graph, signature, path, traced, {v.tensorIndex: text(v.name) for v in signature.inputs})
         for index, name in one.names.items():
-            for layer in range(TRACED_LAYERS):
+            for layer in range(traced):
                 if one.renamed(name, layer, layer + 1) != name:
                     one.owner[index] = layer
         for operator in graph.operators:
@@ -139,16 +182,13 @@ class Layers:
         tensor = self.graph.tensors[index]
         return tensor.type, [int(size) for size in (tensor.shape if tensor.shape is not None else ())]
 
-    def repeat(self, layers: int) -> None:
-        """Rebuild the subgraph with `layers` layers."""
+    def repeat(self, plan: Plan) -> None:
+        """Rebuild the subgraph with all layers."""
         operators = list(self.parts.get(None, []))
         outputs = {text(value.name): value.tensorIndex for value in self.signature.outputs}
-        found: dict[str, int] = {
-            name: i for name, i in outputs.items() if self.owner.get(i) not in range(TRACED_LAYERS)
-        }
+        found: dict[str, int] = {name: i for name, i in outputs.items() if self.owner.get(i) not in range(self.traced)}
         hidden = self.hidden[0][0]
-        for layer in range(layers):
-            template = 0 if layer == 0 else TRACED_LAYERS - 1 if layer == layers - 1 else 1
+        for layer, template in enumerate(plan.like):
             mapping = {self.hidden[template][1]: hidden}
             operators += [self._copy(operator, mapping, template, layer) for operator in self.parts.get(template, [])]
             for name, index in outputs.items():
@@ -156,9 +196,9 @@ class Layers:
                     found[self.renamed(name, template, layer)] = mapping[index]
             if template + 1 < len(self.hidden):
                 hidden = mapping[self.hidden[template + 1][0]]
-        if len(self.hidden) > TRACED_LAYERS:
-            rest = {self.hidden[TRACED_LAYERS][1]: hidden}
-            for operator in self.parts.get(TRACED_LAYERS, []):
+        if len(self.hidden) > self.traced:
+            rest = {self.hidden[self.traced][1]: hidden}
+            for operator in self.parts.get(self.traced, []):
                 operator.inputs = [rest.get(index, index) for index in operator.inputs]
                 operators.append(operator)
         self.graph.operators = operators

@@ -9,21 +9,22 @@ from typing import Any
 import numpy as np
 from kobako.pipeline.embeddings import Table
 from kobako.pipeline.errors import UnsupportedRecipe
-from kobako.pipeline.weights import SHIFTS_SUFFIX, QuantizedTensor, WeightTensor
+from kobako.pipeline.weights import SHIFTS_SUFFIX
 
 from . import opaque
 from .flatbuffer import LazyBuffer, constant, schema, text
 from .rows import fill_rows, look_up_rows
+from .stored import Scales, Stored, stored_rows
 from .subgraph import Constants, Subgraph
 from .trace import CACHE_PREFIX, WEIGHT_PREFIX
 
 SUMS_PREFIX = "kobako.block_sums_"
 
 
-def block_ones(inputs: int, blocks: int) -> QuantizedTensor:
+def block_ones(inputs: int, blocks: int) -> Stored:
     """The layer that sums blocks of its inputs: codes ``[blocks, inputs]`` of 0 and 1, scale 1."""
     codes = np.repeat(np.eye(blocks, dtype=np.int8), inputs // blocks, axis=1)
-    return QuantizedTensor(codes, np.ones((blocks, 1), np.float32), 8)
+    return stored_rows(codes, np.ones((blocks, 1), np.float32))
 
 
 @dataclass
@@ -55,43 +56,41 @@ class Rewriter(Subgraph):
         if (table := self.table_named(name)) is not None:
             fill_rows(self, index, table)
             return
-        s, tensor, weight = schema(), self.graph.tensors[index], self.constants.weights[name]
-        tensor.name = name
-        if isinstance(weight, QuantizedTensor):
-            tensor.type = {8: s.TensorType.INT8, 4: s.TensorType.INT4}[weight.bits]
-            tensor.quantization = self.quantization(name, weight)
-            size = weight.codes.size * weight.bits // 8
-        else:
-            half = weight.dtype == np.float16
-            tensor.type = s.TensorType.FLOAT16 if half else s.TensorType.FLOAT32
-            size = weight.nbytes
-        tensor.buffer = self.constants.buffer(name, size, self.constants.codes(name))
+        self.store(self.graph.tensors[index], name, self.constants.weights[name])
+
+    def store(self, tensor: Any, name: str, weight: Stored) -> None:
+        """Make a tensor the constant `weight`."""
+        tensor.name, tensor.type = name, getattr(schema().TensorType, weight.kind)
+        if weight.scales is not None:
+            tensor.quantization = self.quantization(name, weight, weight.scales)
+        tensor.buffer = self.constants.buffer(name, weight.size_bytes, weight.pieces)
 
     def table_named(self, name: str) -> Table | None:
         """The per-layer table, when that is the parameter's name."""
         table = self.constants.table
         return table if table is not None and table.layout.parameter == name else None
 
-    def quantization(self, name: str, weight: QuantizedTensor) -> Any:
+    def quantization(self, name: str, weight: Stored, scales: Scales) -> Any:
         s = schema()
         parameters = s.QuantizationParametersT()
         parameters.quantizedDimension = 0
-        if weight.scales.shape[1] == 1:
-            parameters.scale = weight.scales.reshape(-1)
-            parameters.zeroPoint = np.zeros(len(weight.scales), np.int64)
+        rows, blocks = scales.shape
+        if blocks == 1:
+            parameters.scale = scales.read().reshape(-1)
+            parameters.zeroPoint = np.zeros(rows, np.int64)
             return parameters
-        if weight.bits != 4:
+        size = weight.shape[1] // blocks
+        if weight.kind != "INT4":
             raise UnsupportedRecipe(
-                f"{name} has {weight.bits}-bit codes in groups of {weight.group_size}; LiteRT groups 4-bit codes only.",
+                f"{name} has 8-bit codes in groups of {size}; LiteRT groups 4-bit codes only.",
                 "Use --recipe int8 or int4.",
             )
-        halves = weight.scales.astype(np.float16)
-        scales = s.TensorT()
-        scales.name, scales.type, scales.shape = f"{name}.scales", s.TensorType.FLOAT16, list(halves.shape)
-        scales.hasRank = True
-        scales.buffer = self.constants.buffer(scales.name, halves.nbytes, constant(halves).load)
+        beside = s.TensorT()
+        beside.name, beside.type, beside.shape = f"{name}.scales", s.TensorType.FLOAT16, [rows, blocks]
+        beside.hasRank = True
+        beside.buffer = self.constants.buffer(beside.name, 2 * rows * blocks, scales.halves)
         details = s.BlockwiseQuantizationT()
-        details.scales, details.zeroPoints, details.blockSize = self.append(scales), -1, weight.group_size
+        details.scales, details.zeroPoints, details.blockSize = self.append(beside), -1, size
         parameters.detailsType = s.QuantizationDetails.BlockwiseQuantization
         parameters.details = details
         return parameters
@@ -114,20 +113,24 @@ class Rewriter(Subgraph):
             self.emit("DEQUANTIZE", [index], [self.dense[index]])
         return self.dense[index]
 
+    def shifts(self, index: int) -> Stored | None:
+        """What is added to the blocks of the matrix that tensor `index` stands for, if anything is."""
+        return self.constants.weights[self.names[index]].shifts if index in self.names else None
+
     def linear(self, call: Any) -> None:
         x, weight, bias = [*call.inputs, -1][:3]
-        stored = self.constants.weights[self.names[weight]] if weight in self.names else None
-        if not isinstance(stored, QuantizedTensor) or stored.shifts is None:
+        shifts = self.shifts(weight)
+        if shifts is None:
             self.connect(x, weight, bias, call.outputs[0])
             return
-        blocks, outputs = stored.shifts.codes.shape[1], stored.codes.shape[0]
+        outputs, blocks = shifts.shape
+        inputs = self.shape(x)[-1]
         if (x, blocks) not in self.sums:
-            ones = block_ones(stored.codes.shape[1], blocks)
             self.sums[x, blocks] = self.like(x, blocks)
-            self.connect(x, self.added(f"{SUMS_PREFIX}{blocks}x{ones.codes.shape[1]}", ones), -1, self.sums[x, blocks])
+            ones = self.added(f"{SUMS_PREFIX}{blocks}x{inputs}", block_ones(inputs, blocks))
+            self.connect(x, ones, -1, self.sums[x, blocks])
         main, side = self.like(x, outputs), self.like(x, outputs)
         self.connect(x, weight, bias, main)
-        shifts = QuantizedTensor(stored.shifts.codes, stored.shifts.scales, 8)
         self.connect(self.sums[x, blocks], self.added(self.names[weight] + SHIFTS_SUFFIX, shifts), -1, side)
         self.emit("ADD", [main, side], [call.outputs[0]], schema().AddOptionsT())
 
@@ -139,17 +142,13 @@ class Rewriter(Subgraph):
         version = 12 if self.graph.tensors[weight].quantization is not None else 5
         self.emit("FULLY_CONNECTED", [x, weight, bias], [output], options, version)
 
-    def added(self, name: str, weight: QuantizedTensor) -> int:
-        """A constant of this subgraph that is no parameter of the model; stored once in the file."""
+    def added(self, name: str, weight: Stored) -> int:
+        """An int8 constant of this subgraph that is no parameter of the model; stored once in the file."""
         if name not in self.extra:
-            s = schema()
-            tensor = s.TensorT()
-            tensor.name, tensor.type, tensor.hasRank = name, s.TensorType.INT8, True
-            tensor.shape = list(weight.codes.shape)
-            tensor.quantization = self.quantization(name, weight)
-            codes = weight.codes.reshape(-1).view(np.uint8)
-            tensor.buffer = self.constants.buffer(name, codes.nbytes, lambda: codes)
+            tensor = schema().TensorT()
             self.extra[name] = self.append(tensor)
+            tensor.shape, tensor.hasRank = list(weight.shape), True
+            self.store(tensor, name, weight)
         return self.extra[name]
 
     def lookup(self, call: Any) -> None:
@@ -157,15 +156,14 @@ class Rewriter(Subgraph):
         if (outside := self.table_named(self.names.get(table, ""))) is not None:
             look_up_rows(self, outside, ids, table, call.outputs[0])
             return
-        stored = self.constants.weights[self.names[table]] if table in self.names else None
-        if not isinstance(stored, QuantizedTensor) or stored.shifts is None:
+        shifts = self.shifts(table)
+        if shifts is None:
             self.look_up(ids, table, call.outputs[0])
             return
-        width, blocks = stored.codes.shape[1], stored.shifts.codes.shape[1]
+        width, blocks = self.shape(table)[1], shifts.shape[1]
         rows = self.like(call.outputs[0], width)
         self.look_up(ids, table, rows)
         moved = self.like(rows, blocks)
-        shifts = QuantizedTensor(stored.shifts.codes, stored.shifts.scales, 8)
         self.look_up(ids, self.added(self.names[table] + SHIFTS_SUFFIX, shifts), moved)
         count = int(self.graph.tensors[rows].shape[0])
         apart = self.shaped(rows, [count, blocks, width // blocks])
@@ -200,11 +198,10 @@ def call_name(operator: Any) -> str:
     return name.removeprefix(opaque.CALL_PREFIX)
 
 
-def rewrite(model: Any, weights: Mapping[str, WeightTensor], table: Table | None = None) -> None:
+def rewrite(model: Any, weights: Mapping[str, Stored], table: Table | None = None) -> None:
     """Turn the traced `model` into one that runs; its buffers become LazyBuffer. `table`: of per-layer inputs."""
     model.buffers = [
-        LazyBuffer(0, lambda: np.zeros(0, np.uint8)) if buffer.data is None else constant(np.asarray(buffer.data))
-        for buffer in model.buffers
+        LazyBuffer(0, tuple) if buffer.data is None else constant(np.asarray(buffer.data)) for buffer in model.buffers
     ]
     constants = Constants(model, weights, table)
     for signature in model.signatureDefs:

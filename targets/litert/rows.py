@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 from kobako.pipeline.embeddings import Table
+from kobako.pipeline.pieces import file_pieces
 
 from .flatbuffer import schema
 from .subgraph import Subgraph
@@ -20,11 +21,13 @@ ROWS_SUFFIX = ".rows"
 
 
 def fill_rows(graph: Subgraph, index: int, table: Table) -> None:
-    """Make tensor `index` the constant of a table's rows; they are read when the file is written."""
+    """Make tensor `index` the constant of a table's rows, which go from file to file."""
     layout, tensor = table.layout, graph.graph.tensors[index]
     tensor.name, tensor.type = layout.parameter + ROWS_SUFFIX, schema().TensorType.INT8
     tensor.shape = [layout.rows, layout.row_bytes]
-    tensor.buffer = graph.constants.buffer(tensor.name, layout.data_bytes, lambda: table.data.reshape(-1))
+    tensor.buffer = graph.constants.buffer(
+        tensor.name, layout.data_bytes, lambda: file_pieces(table.path, table.begin, layout.data_bytes)
+    )
 
 
 def look_up_rows(graph: Subgraph, table: Table, ids: int, rows: int, output: int) -> None:

@@ -19,7 +19,6 @@ from kobako.pipeline.contracts import Exported, ExportOptions, FloatArray, Progr
 from kobako.pipeline.errors import BadArtifact
 from kobako.pipeline.reference.structure import fitting_length
 from kobako.pipeline.seq2seq.facts import facts_of
-from kobako.pipeline.weights import open_weights
 
 from . import MODEL_FILE, TARGET, opaque, trace
 from .encoder import ATTENTION, IDS, MASK, SHARE_TRACING, TOKENIZER_FILES, attention
@@ -27,6 +26,7 @@ from .flatbuffer import load_model, write_model
 from .modelfile import open_model, signatures
 from .rewrite import rewrite
 from .runtime import THREADS, load_compiled
+from .stored import stored_parameters
 
 ENCODE, DECODE = "encode", "decode"
 TOKEN, POSITION, LOGITS = "token", "position", "logits"
@@ -37,7 +37,7 @@ def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Pr
     steps = traceable(quantized, options.context_tokens)
     model = load_model(trace.lowered(steps, lambda part, text: progress(part * SHARE_TRACING, text)))
     progress(SHARE_TRACING, "writing weights")
-    rewrite(model, open_weights(quantized.directory))
+    rewrite(model, stored_parameters(quantized.directory))
     write_model(model, out / MODEL_FILE)
     for name in TOKENIZER_FILES:
         shutil.copyfile(quantized.tokenizer_dir / name, out / name)

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from kobako.pipeline.contracts import Int8Array
 from kobako.pipeline.embeddings import Table
-from kobako.pipeline.weights import QuantizedTensor, WeightTensor
 
-from .flatbuffer import Bytes, LazyBuffer, constant, schema
-
-
-def pack_int4(codes: Int8Array) -> Bytes:
-    """Int8 codes in −8…7 → two per byte, the first in the low half."""
-    flat = codes.reshape(-1).view(np.uint8)
-    packed: Bytes = (flat[0::2] & np.uint8(15)) | (flat[1::2] << np.uint8(4))
-    return packed
+from .flatbuffer import LazyBuffer, constant, schema
+from .stored import Pieces, Stored
 
 
 @dataclass
@@ -27,26 +19,15 @@ class Constants:
     """Weights as buffers of one model: each is stored once, however many subgraphs and operators read it."""
 
     model: Any
-    weights: Mapping[str, WeightTensor]
+    weights: Mapping[str, Stored]
     table: Table | None = None
     buffers: dict[str, int] = field(default_factory=dict)
 
-    def buffer(self, name: str, size_bytes: int, load: Callable[[], Bytes]) -> int:
+    def buffer(self, name: str, size_bytes: int, pieces: Pieces) -> int:
         if name not in self.buffers:
             self.buffers[name] = len(self.model.buffers)
-            self.model.buffers.append(LazyBuffer(size_bytes, load))
+            self.model.buffers.append(LazyBuffer(size_bytes, pieces))
         return self.buffers[name]
-
-    def codes(self, name: str) -> Callable[[], Bytes]:
-        """A loader that reads the weight again when the file is written, so that none stays in memory."""
-
-        def load() -> Bytes:
-            weight = self.weights[name]
-            if not isinstance(weight, QuantizedTensor):
-                return np.ascontiguousarray(weight).reshape(-1).view(np.uint8)
-            return pack_int4(weight.codes) if weight.bits == 4 else weight.codes.reshape(-1).view(np.uint8)
-
-        return load
 
 
 @dataclass
@@ -97,7 +78,7 @@ class Subgraph:
             tensor = s.TensorT()
             tensor.name, tensor.hasRank, tensor.shape = name, True, list(values.shape)
             tensor.type = getattr(s.TensorType, values.dtype.name.upper())
-            tensor.buffer = self.constants.buffer(name, values.nbytes, constant(values).load)
+            tensor.buffer = self.constants.buffer(name, values.nbytes, constant(values).pieces)
             self.extra[name] = self.append(tensor)
         return self.extra[name]
 

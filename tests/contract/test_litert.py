@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,9 @@ from kobako import targets
 from kobako.pipeline.contracts import Exported, ExportOptions, FloatArray, Quantized, no_progress
 from kobako.pipeline.errors import BadArtifact, UnsupportedModel, UsageError
 from kobako.pipeline.weights import QuantizedTensor, open_weights
+from kobako.targets.litert.replicate import Plan, plan
+
+from tests.conftest import write_tiny_tokenizer
 
 pytestmark = pytest.mark.heavy
 pytest.importorskip("litert_torch")
@@ -230,40 +234,69 @@ def test_weights_may_follow_the_flatbuffer(export: Export, tmp_path: Path) -> No
         np.testing.assert_array_equal(inline.feed(IDS), appended.feed(IDS))
 
 
-def test_a_repeated_layer_is_the_same_as_a_traced_one(tiny: Callable[..., Quantized], tmp_path: Path) -> None:
+def with_layers(home: Path, model_type: str, layer_types: list[str]) -> Quantized:
+    """A tiny model with these layers; full attention and a window have ropes of their own in Gemma 3."""
+    from tests.families import SHAPES, make
+
+    shape = next(one for one in SHAPES if one.model_type == model_type)
+    options = {**shape.options, "num_hidden_layers": len(layer_types), "layer_types": layer_types}
+    return make(home, replace(shape, options=options), "int8", write_tiny_tokenizer)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gemma2"])
+def test_a_repeated_layer_is_the_same_as_a_traced_one(
+    tiny: Callable[..., Quantized], tmp_path: Path, model_type: str
+) -> None:
     from kobako.targets.litert.runtime import LiteRTRuntime
 
-    quantized = tiny("float16", layers=6)
+    (tmp_path / "model").mkdir()
+    window, full = "sliding_attention", "full_attention"
+    kinds = [window, window, full] * 3 if model_type == "gemma3_text" else [window, full] * 4
+    quantized = (
+        tiny("float16", layers=6) if model_type == "llama" else with_layers(tmp_path / "model", model_type, kinds)
+    )
     written: list[Path] = []
     for name in ("repeated", "traced"):
         out = tmp_path / name
         out.mkdir()
         with pytest.MonkeyPatch.context() as patch:
             if name == "traced":
-                patch.setattr("kobako.targets.litert.export.uniform", lambda _config: False)
+                patch.setattr("kobako.targets.litert.export.plan", lambda _config: None)
             TARGET.export(quantized, OPTIONS, out, no_progress)
         written.append(out / "model.tflite")
+    told = [TARGET.inspect(path) for path in written]
+    for part in ("signatures", "constant_bytes"):
+        assert told[0][part] == told[1][part]
     with closing(LiteRTRuntime(written[0])) as repeated, closing(LiteRTRuntime(written[1])) as whole:
         logits = repeated.feed(IDS)
         np.testing.assert_array_equal(logits, whole.feed(IDS))
-        np.testing.assert_allclose(logits, reference_logits(quantized, IDS)[-1], atol=1e-4)
         np.testing.assert_array_equal(repeated.key_cache(5), whole.key_cache(5))
+    if model_type == "llama":
+        np.testing.assert_allclose(logits, reference_logits(quantized, IDS)[-1], atol=1e-4)
 
 
-def test_layers_that_differ_are_not_repeated() -> None:
-    from types import SimpleNamespace
+def plan_of(kinds: str, **settings: object) -> Plan | None:
+    return plan(SimpleNamespace(num_hidden_layers=len(kinds), layer_types=list(kinds), **settings))
 
-    from kobako.targets.litert.replicate import uniform
 
-    assert uniform(SimpleNamespace(num_hidden_layers=4, layer_types=["full_attention"] * 4))
-    assert not uniform(SimpleNamespace(num_hidden_layers=4, layer_types=["full_attention"] * 3 + ["other"]))
-    assert not uniform(SimpleNamespace(num_hidden_layers=3))
+def test_two_layers_of_each_kind_are_traced_and_the_last() -> None:
+    assert plan_of("aaaaaa") == Plan((0, 1, 5), (0, 1, 1, 1, 1, 2), ((0, 1),))
+    assert plan_of("aabaabaab") == Plan((0, 1, 2, 5, 8), (0, 1, 2, 1, 1, 3, 1, 1, 4), ((0, 1), (2, 3)))
+    assert plan_of("baaaab") == Plan((0, 1, 2, 5), (0, 1, 2, 2, 2, 3), ((0, 0), (1, 2)))
+
+
+def test_layers_that_must_all_be_traced() -> None:
+    assert plan_of("aaa") is None
+    assert plan_of("abcdef") is None
+    assert plan_of("aaaaaa", num_kv_shared_layers=2) is None
+    assert plan_of("aaaaaa", hidden_size_per_layer_input=8) is None
+    assert plan_of("aaaaaa", is_heterogeneous=True) is None
 
 
 def test_equal_vectors_are_stored_once(tmp_path: Path) -> None:
-    from kobako.targets.litert.flatbuffer import sharing_builder
+    from kobako.targets.litert.flatbuffer import model_builder
 
-    builder, plain = sharing_builder(1 << 12), np.zeros(500, np.int64)
+    builder, plain = model_builder(), np.zeros(500, np.int64)
     places = [
         builder.CreateNumpyVector(vector) for vector in (plain, plain.copy(), plain[:499], plain.view(np.float64))
     ]
