@@ -147,6 +147,20 @@ def test_matrices_beyond_the_budget_are_made_when_needed_and_say_the_same(
     assert kept - left >= 2 * matrices + (2 * 384 * 64 if not table else 0)
 
 
+def test_tracing_makes_no_matrix_of_what_it_is_fed() -> None:
+    import torch
+    from kobako.targets.coreml.lower import unworked
+
+    class Head(torch.nn.Module):
+        def forward(self, x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.linear(x, matrix)
+
+    fed = torch.zeros(()).expand(1 << 22, 1 << 12)  # 64 GB, were it whole
+    with torch.no_grad(), unworked():
+        traced = torch.jit.trace(Head(), (torch.zeros(1, 3, 1 << 12), fed), check_trace=False)
+    assert "aten::linear" in str(traced.graph)
+
+
 def test_inspect_tells_functions_states_and_bytes(exported: Callable[..., Exported]) -> None:
     told = TARGET.inspect(exported("int4").directory / PACKAGE)
     json.dumps(told)
