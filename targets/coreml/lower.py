@@ -131,7 +131,7 @@ def plain_names() -> Any:
 
 
 def unworked() -> Any:
-    """Within this mode matrix products are zeros that take no memory: a trace keeps operations, not numbers.
+    """Within this mode matrix products are zeros: a trace keeps operations, not numbers.
 
     PyTorch would copy each fed matrix, which is one zero seen many times, to a whole one in float32.
     """
@@ -144,7 +144,7 @@ def unworked() -> Any:
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func in products:
                 rows, matrix = args[-2:]
-                return rows.new_zeros(()).expand(rows.shape[0], matrix.shape[1])
+                return rows.new_zeros(rows.shape[0], matrix.shape[1])  # whole: a model may write into it
             return func(*args, **(kwargs or {}))
 
     return Unworked()
