@@ -24,7 +24,7 @@ RSS_BYTES_PER_PARAMETER = {
     "quantize": 4.5,
     "expect": 9.0,
     "executorch": 0.5,
-    "coreml": 10.0,
+    "coreml": 3.0,
     "litert": 10.0,
 }
 """Growth with the model, from builds of SmolLM2-135M; rounded up."""

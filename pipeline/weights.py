@@ -118,6 +118,11 @@ class QuantizedWeights(Mapping[str, WeightTensor]):
         scales = self._file.get_tensor(name + SCALES_SUFFIX)
         return QuantizedTensor(values, scales, int(self._metadata[name + ".bits"]), self._shifts(name))
 
+    def matrix_shape(self, name: str) -> tuple[int, ...] | None:
+        """Shape of a parameter that is quantized or float16, without reading it; None for the small float32 ones."""
+        part = self._file.get_slice(name)
+        return tuple(part.get_shape()) if name in self._scaled or part.get_dtype() == "F16" else None
+
     def _shifts(self, name: str) -> Shifts | None:
         if name not in self._shifted:
             return None

@@ -41,14 +41,14 @@ class WeightFile:
     def add(self, values: Array, dtype: str) -> int:
         """Write values of a MIL type (int4 as int8 codes); the offset of their entry."""
         flat = np.ascontiguousarray(values).reshape(-1)
-        key = dtype, sha256(flat.tobytes()).digest()
+        key = dtype, sha256(flat.view(np.uint8).data).digest()
         if key not in self._offsets:
             self._offsets[key] = self._write(flat, dtype)
         return self._offsets[key]
 
     def _write(self, flat: Array, dtype: str) -> int:
         if dtype == "float16":
-            return int(self._writer.write_fp16_data(flat.astype(np.float16).view(np.uint16)))
+            return int(self._writer.write_fp16_data(flat.astype(np.float16, copy=False).view(np.uint16)))
         method = "write_float_data" if dtype == "float32" else f"write_{dtype}_data"
         return int(getattr(self._writer, method)(flat))
 
@@ -127,7 +127,7 @@ def function_proto(lowered: Lowered, constants: Mapping[str, Any], file: WeightF
     renumber(block)
     # The converter's passes put constants in an order that varies from run to run; by name it does not.
     small = sorted((o for o in block.operations if o.type == "const"), key=lambda o: str(o.outputs[0].name))
-    relocate(small, BlobFile(lowered.weights_file), file)
+    relocate(small, BlobFile(lowered.weights_file), file, lowered.values)
     biases = make_linear(block, constants, file)
     operations = [*constants.values(), *biases, *small, *(o for o in block.operations if o.type != "const")]
     used = {bound.name for o in operations for argument in o.inputs.values() for bound in argument.arguments}
@@ -155,9 +155,13 @@ def renumber(block: Any) -> None:
     block.outputs[:] = [named(name) for name in block.outputs]
 
 
-def relocate(small: Iterable[Any], source: BlobFile, file: WeightFile) -> None:
-    """Move every constant that lies in the conversion's weight file into ours."""
+def relocate(small: Iterable[Any], source: BlobFile, file: WeightFile, other: Mapping[str, Array]) -> None:
+    """Move every constant that lies in the conversion's weight file into ours, or the `other` values given by name."""
     for operation in small:
+        name = operation.outputs[0].name
+        if name in other:
+            operation.attributes["val"].CopyFrom(file.value(other[name], "float16"))
+            continue
         for value in operation.attributes.values():
             if value.WhichOneof("value") != "blobFileValue":
                 continue

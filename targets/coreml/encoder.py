@@ -31,7 +31,7 @@ from transformers import AttentionInterface
 from .export import TOKENIZER_FILES, write
 from .graph import fill, refit
 from .inspection import read_checked
-from .lower import Lowered, convert, matrix_types, value_name
+from .lower import Lowered, convert, matrix_types, unworked, value_name
 from .mil.program import Program
 from .selfdescription import EncoderDescription, read_encoder
 
@@ -126,7 +126,7 @@ def trace(model: FedEncoder, shapes: Mapping[str, tuple[int, ...]], length: int)
     """A TorchScript trace for texts of `length` tokens; the matrices are zeros that take no memory."""
     numbers = [torch.zeros(1, length, dtype=torch.int32), torch.ones(1, length, dtype=torch.int32)]
     matrices = [torch.zeros(()).expand(shape) for shape in shapes.values()]
-    with torch.no_grad(), warnings.catch_warnings(), registered_attention():
+    with torch.no_grad(), warnings.catch_warnings(), registered_attention(), unworked():
         warnings.simplefilter("ignore")
         return torch.jit.trace(model, (*numbers, *matrices), check_trace=False)
 

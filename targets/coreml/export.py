@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from kobako.pipeline import families
 from kobako.pipeline.contracts import Exported, ExportOptions, Progress, Quantized
 from kobako.pipeline.embeddings import TABLE_FILE, link_table
 from kobako.pipeline.errors import UsageError
@@ -17,6 +19,9 @@ from . import PACKAGE
 from .assemble import WeightFile, function_proto, matrices, model_proto, write_package
 from .lower import Lowered, lower, value_name
 from .selfdescription import SelfDescription
+
+if TYPE_CHECKING:
+    from .graph import StatefulModel
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -31,10 +36,7 @@ def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Pr
     from .graph import stateful_model
 
     model, shapes = stateful_model(quantized, options.context_tokens)
-    lowered: dict[str, Lowered] = {}
-    for count, (name, chunk) in enumerate((("decode", 1), ("prefill", options.prefill_tokens))):
-        progress(0.1 + 0.4 * count, f"converting {name}")
-        lowered[name] = lower(model, shapes, chunk)
+    lowered, layers = functions(quantized, options, model, shapes, progress)
     progress(0.9, "writing weights")
     description = describe(quantized, options, list(shapes), len(model.sizes.caches), model.sizes.vocabulary)
     write(quantized, lowered, list(shapes), description.metadata(), out, default="decode")
@@ -47,8 +49,34 @@ def export(quantized: Quantized, options: ExportOptions, out: Path, progress: Pr
     return Exported(
         target="coreml", directory=out, files=files, activations="float16", context_tokens=options.context_tokens,
         table=TABLE_FILE if description.table else None,
-        details={"functions": sorted(lowered), "prefill_tokens": options.prefill_tokens, "minimum_ios": 18},
+        details={"functions": sorted(lowered), "prefill_tokens": options.prefill_tokens, "minimum_ios": 18,
+                 "converted_layers": layers},
     )  # fmt: skip
+
+
+def functions(
+    quantized: Quantized, options: ExportOptions, model: StatefulModel, shapes: dict[str, tuple[int, ...]],
+    progress: Progress,
+) -> tuple[dict[str, Lowered], int]:  # fmt: skip
+    """Both functions, and how many of their layers were converted: the others are copies of these."""
+    from .graph import stateful_model
+    from .replicate import cut, expanded, plan
+
+    chunks = {"decode": 1, "prefill": options.prefill_tokens}
+
+    def each(model: StatefulModel, shapes: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, Lowered]]:
+        for count, (name, chunk) in enumerate(chunks.items()):
+            progress(0.1 + 0.4 * count, f"converting {name}")
+            yield name, lower(model, shapes, chunk)
+
+    layers = len(model.model.get_submodule(families.get(quantized.model_type).layers))
+    if few := plan(model, shapes, families.get(quantized.model_type).layers):
+        fed = cut(model, shapes, few)
+        whole = {name: expanded(one, few) for name, one in each(model, fed)}
+        if all(whole.values()):
+            return {name: one for name, one in whole.items() if one}, len(few.kept)
+        model, _ = stateful_model(quantized, options.context_tokens)
+    return dict(each(model, shapes)), layers
 
 
 def write(

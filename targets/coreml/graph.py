@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from kobako.pipeline import families
 from kobako.pipeline.contracts import Quantized
@@ -30,7 +29,7 @@ from kobako.pipeline.reference.structure import (
     norm_facts,
     rotary_tables,
 )
-from kobako.pipeline.weights import QuantizedTensor, open_weights
+from kobako.pipeline.weights import open_weights
 from torch import nn
 from torch.nn import functional
 from transformers.cache_utils import Cache
@@ -156,7 +155,7 @@ class StatefulModel(nn.Module):
         super().__init__()
         self.rows = rows
         self.model, self.table, self.names, self.sizes = model, table, names, sizes
-        self.chunk = 1
+        self.chunk, self.kept = 1, tuple(range(len(sizes.caches)))
         model.get_output_embeddings().register_forward_pre_hook(self.chosen)
         for layer, (heads, *dims) in enumerate(sizes.caches):
             for kind, dim in zip("kv", dims, strict=True):
@@ -203,11 +202,11 @@ def fill(model: nn.Module, quantized: Quantized) -> dict[str, tuple[int, ...]]:
     weights = open_weights(quantized.directory)
     shapes: dict[str, tuple[int, ...]] = {}
     for name in weights:
-        tensor = weights[name]
-        if isinstance(tensor, QuantizedTensor) or tensor.dtype == np.float16:
-            shapes[name] = tuple((tensor.codes if isinstance(tensor, QuantizedTensor) else tensor).shape)
+        shape = weights.matrix_shape(name)
+        if shape is None:
+            set_parameter(model, name, torch.from_numpy(weights[name]))
         else:
-            set_parameter(model, name, torch.from_numpy(tensor))
+            shapes[name] = shape
     return shapes
 
 

@@ -13,7 +13,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +58,15 @@ PASSES = (
 class Lowered:
     """One converted function: its MIL proto, its description, and the file of its small constants.
 
-    `model` is the converted MLModel; it owns the directory that `weights_file` lies in.
+    `model` is the converted MLModel; it owns the directory that `weights_file` lies in. `values` are constants of that
+    file by value name, which hold other numbers than it (`replicate`).
     """
 
     function: Any
     description: Any
     weights_file: Path
     model: Any
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 def value_name(parameter: str) -> str:
@@ -105,7 +107,13 @@ def trace(model: StatefulModel, shapes: Mapping[str, tuple[int, ...]], chunk: in
     numbers += [torch.zeros(1, dtype=torch.int32) for _ in number_names(chunk)]
     rows = [] if model.sizes.per_layer is None else [torch.zeros(1, chunk, *model.sizes.per_layer)]
     matrices = [torch.zeros(()).expand(shape) for shape in shapes.values()]
-    with torch.no_grad(), warnings.catch_warnings(), registered_attention(lambda: model.masks), plain_names():
+    with (
+        torch.no_grad(),
+        warnings.catch_warnings(),
+        registered_attention(lambda: model.masks),
+        plain_names(),
+        unworked(),
+    ):
         warnings.simplefilter("ignore")
         return torch.jit.trace(model, (*numbers, *rows, *matrices), check_trace=False)
 
@@ -120,6 +128,26 @@ def plain_names() -> Any:
             return (torch.mul if func is torch.multiply else func)(*args, **(kwargs or {}))
 
     return Plain()
+
+
+def unworked() -> Any:
+    """Within this mode matrix products are zeros: a trace keeps operations, not numbers.
+
+    PyTorch would copy each fed matrix, which is one zero seen many times, to a whole one in float32.
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    products = torch.ops.aten.mm.default, torch.ops.aten.addmm.default
+
+    class Unworked(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func in products:
+                rows, matrix = args[-2:]
+                return rows.new_zeros(rows.shape[0], matrix.shape[1])  # whole: a model may write into it
+            return func(*args, **(kwargs or {}))
+
+    return Unworked()
 
 
 def number_names(chunk: int) -> tuple[str, ...]:
@@ -156,6 +184,7 @@ def state_types(model: StatefulModel) -> list[Any]:
             name=f"{kind}_cache_{layer}",
         )
         for layer, (heads, *dims) in enumerate(model.sizes.caches)
+        if layer in model.kept
         for kind, dim in zip("kv", dims, strict=True)
     ]
 

@@ -40,7 +40,7 @@ from .export import TOKENIZER_FILES, write
 from .graph import FedEmbedding, fill
 from .graph import refit as refit_modules
 from .inspection import read_checked
-from .lower import Lowered, convert, matrix_types, numpy_half, value_name
+from .lower import Lowered, convert, matrix_types, numpy_half, unworked, value_name
 from .mil.program import Program
 from .selfdescription import Seq2SeqDescription, read_seq2seq
 
@@ -136,7 +136,7 @@ def trace(fed: Fed, numbers: Shapes, caches: Shapes, matrices: Shapes) -> Any:
     given = [torch.zeros(shape, dtype=torch.int32) for shape in numbers.values()]
     given += [torch.zeros(shape) for shape in caches.values()]
     given += [torch.zeros(()).expand(shape) for shape in matrices.values()]
-    with torch.no_grad(), warnings.catch_warnings(), registered_attention():
+    with torch.no_grad(), warnings.catch_warnings(), registered_attention(), unworked():
         warnings.simplefilter("ignore")
         return torch.jit.trace(fed, tuple(given), check_trace=False)
 

@@ -126,6 +126,41 @@ def test_stored_weights_are_the_given_codes_and_scales(
             assert stored[name].scales is None
 
 
+@pytest.mark.parametrize("recipe", ["float16", "int8", "int4"])
+def test_matrices_beyond_the_budget_are_made_when_needed_and_say_the_same(
+    exported: Callable[..., Exported], recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kobako.targets.coreml.mil import weights
+
+    def answers() -> Any:
+        runtime = TARGET.runtime(exported(recipe))
+        said = np.stack([runtime.feed(IDS[:20]), runtime.feed(IDS[20:21]), runtime.feed(IDS[21:30])])
+        return said, sum(one.nbytes for one in runtime._session._constants._made.values())
+
+    wanted, kept = answers()
+    monkeypatch.setattr(weights, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(weights, "SMALL_BYTES", 2048)  # a matrix of 32 × 64 is not small here
+    said, left = answers()
+    np.testing.assert_array_equal(said, wanted)
+    matrices = 2 * (64 * 64 * 2 + 32 * 64 * 2 + 192 * 64 * 3)
+    table = 0 if recipe != "float16" else 384 * 64  # its rows are looked up in the whole
+    assert kept - left >= 2 * matrices + (2 * 384 * 64 if not table else 0)
+
+
+def test_tracing_makes_no_matrix_of_what_it_is_fed() -> None:
+    import torch
+    from kobako.targets.coreml.lower import unworked
+
+    class Head(torch.nn.Module):
+        def forward(self, x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.linear(x, matrix)
+
+    fed = torch.zeros(()).expand(1 << 22, 1 << 12)  # 64 GB, were it whole
+    with torch.no_grad(), unworked():
+        traced = torch.jit.trace(Head(), (torch.zeros(1, 3, 1 << 12), fed), check_trace=False)
+    assert "aten::linear" in str(traced.graph)
+
+
 def test_inspect_tells_functions_states_and_bytes(exported: Callable[..., Exported]) -> None:
     told = TARGET.inspect(exported("int4").directory / PACKAGE)
     json.dumps(told)

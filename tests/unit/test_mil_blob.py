@@ -59,3 +59,12 @@ def test_refuses_what_is_not_there(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
         with pytest.raises(BadArtifact):
             BlobFile(tmp_path / name)
+
+
+@pytest.mark.parametrize(("code", "bits"), [(8, 4), (4, 8), (1, 16), (12, 3)])
+def test_reads_a_part_without_the_rest(tmp_path: Path, code: int, bits: int) -> None:
+    data = bytes((7 * i) % 64 for i in range(96))
+    file, count = blob(tmp_path / "a", code, data), 96 * 8 // bits
+    whole = file.read(64, (count,))
+    for begin, end in ((0, count), (5, 9), (count // 2 + 1, count), (3, 3)):
+        np.testing.assert_array_equal(file.part(64, (count,), begin, end), whole[begin:end])

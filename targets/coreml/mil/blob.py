@@ -6,8 +6,9 @@ to 64 bytes. Sub-byte values are packed low bits first.
 
 from __future__ import annotations
 
-import mmap
+import os
 import struct
+import weakref
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -27,6 +28,8 @@ BYTE_TYPES: dict[int, np.dtype[Any]] = {
     6: np.dtype(np.int16), 7: np.dtype(np.uint16), 14: np.dtype(np.int32), 15: np.dtype(np.uint32),
 }  # fmt: skip
 PACKED_TYPES = {8: ("int4", 4), 9: ("uint1", 1), 10: ("uint2", 2), 11: ("uint4", 4), 12: ("uint3", 3), 13: ("uint6", 6)}
+CHUNK_BYTES = 1 << 22
+"""Read at once."""
 TYPE_NAMES = {code: dtype.name for code, dtype in BYTE_TYPES.items()} | {c: n for c, (n, _) in PACKED_TYPES.items()}
 
 
@@ -41,19 +44,23 @@ class BlobEntry:
 
 
 class BlobFile:
-    """A memory-mapped weight file. Every offset is checked against the file before it is used."""
+    """A weight file, read piece by piece. Every offset is checked against the file before it is used.
+
+    It is not mapped: the pages of a map count as this process's memory for as long as the map lives.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
-            with path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
+            self._file = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._file)
+            self.size_bytes = os.fstat(self._file).st_size
+            head = os.pread(self._file, HEADER.size, 0)
+        except OSError as error:
             raise BadArtifact(
                 f"the weight file {path.name} cannot be read: {error}.", "Export the model again."
             ) from error
         self.path = path
-        self.size_bytes = len(self._map)
-        version = HEADER.unpack_from(self._map)[1] if self.size_bytes >= 64 else None
+        version = HEADER.unpack(head)[1] if self.size_bytes >= 64 else None
         if version != VERSION:
             raise BadArtifact(
                 f"{path.name} is not a Core ML weight file of version 2 (found {version}).", "Export again."
@@ -63,7 +70,7 @@ class BlobFile:
         """The entry whose metadata lies at `offset`. Raises BadArtifact."""
         if offset < 0 or offset + 64 > self.size_bytes:
             raise self._damaged(f"an entry at byte {offset} lies outside the {self.size_bytes} bytes")
-        sentinel, code, size, start, _ = ENTRY.unpack_from(self._map, offset)
+        sentinel, code, size, start, _ = ENTRY.unpack(self._bytes(offset, ENTRY.size))
         if sentinel != SENTINEL or code not in TYPE_NAMES:
             raise self._damaged(f"no tensor begins at byte {offset} (marker {sentinel:#x}, type {code})")
         if start + size > self.size_bytes:
@@ -71,18 +78,48 @@ class BlobFile:
         return BlobEntry(TYPE_NAMES[code], code, size, start)
 
     def read(self, offset: int, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """The tensor described at `offset`: a read-only view, or packed values as (u)int8. Raises BadArtifact."""
+        """The tensor described at `offset`, packed values as (u)int8. Raises BadArtifact."""
+        return self.part(offset, shape, 0, prod(shape)).reshape(shape)
+
+    def part(self, offset: int, shape: tuple[int, ...], begin: int, end: int) -> npt.NDArray[Any]:
+        """The values from `begin` to `end` of the flattened tensor of `shape` described at `offset`.
+
+        Packed values come as (u)int8; the copies made on the way are small. Raises BadArtifact.
+        """
         entry = self.entry(offset)
-        count = prod(shape)
         bits = PACKED_TYPES[entry.code][1] if entry.code in PACKED_TYPES else BYTE_TYPES[entry.code].itemsize * 8
-        if entry.size != (count * bits + 7) // 8:
+        if entry.size != (prod(shape) * bits + 7) // 8:
             raise self._damaged(
                 f"the {entry.dtype} tensor at byte {offset} has {entry.size} bytes, which do not make {shape}"
             )
-        if entry.code in PACKED_TYPES:
-            packed = np.frombuffer(self._map, np.uint8, entry.size, entry.offset)
-            return unpack(packed, bits, count, signed=entry.dtype.startswith("int")).reshape(shape)
-        return np.frombuffer(self._map, BYTE_TYPES[entry.code], count, entry.offset).reshape(shape)
+        signed = entry.dtype.startswith("int")
+        dtype = BYTE_TYPES.get(entry.code, np.dtype(np.int8 if signed else np.uint8))
+        values = np.empty(end - begin, dtype)
+        if entry.code not in PACKED_TYPES:
+            self._fill(values.view(np.uint8).data, entry.offset + begin * dtype.itemsize)
+            return values
+        step = CHUNK_BYTES // 8 * 8  # eight values of any width end on a byte
+        for first in range(begin // 8 * 8, end, step):
+            last = min(first + step, end)
+            packed = np.empty((last - first) * bits // 8 + ((last - first) * bits % 8 > 0), np.uint8)
+            self._fill(packed.data, entry.offset + first * bits // 8)
+            piece = unpack(packed, bits, last - first, signed=signed)[max(begin - first, 0) :]
+            values[max(first, begin) - begin : last - begin] = piece
+        return values
+
+    def _fill(self, buffer: memoryview, offset: int) -> None:
+        """Read as many bytes as `buffer` holds; one call gives at most 2 GB."""
+        done = 0
+        while done < len(buffer):
+            got = os.preadv(self._file, [buffer[done : done + (1 << 30)]], offset + done)
+            if got <= 0:
+                raise self._damaged(f"it ends at byte {offset + done}")
+            done += got
+
+    def _bytes(self, offset: int, count: int) -> bytes:
+        buffer = bytearray(count)
+        self._fill(memoryview(buffer), offset)
+        return bytes(buffer)
 
     def _damaged(self, what: str) -> BadArtifact:
         return BadArtifact(

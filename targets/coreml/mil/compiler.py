@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from kobako.pipeline.errors import BadArtifact
 from .ops import table
 from .program import Function, Literal, Operand, Operation, TensorType
 from .site import Env, Site, Step
-from .weights import CONSTEXPR, Constants
+from .weights import CONSTEXPR, Constants, by_rows
 
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "int4", "uint4")
 
@@ -126,6 +126,32 @@ class Compiler:
         else:
             self.result.steps.append((step, slot, None))
         return slot
+
+    def fresh(self, operand: Operand) -> Callable[[], Any] | None:
+        """What makes a constant operand in narrow form, if there is no room to keep it."""
+        source = self.constant(operand)
+        if source is None:
+            return None
+        dtype = self.dtype(self.type_of(operand).dtype)
+        return None if self._constants.resident(source, dtype) else lambda: self._constants.fresh(source, dtype)
+
+    def some_rows(self, operand: Operand) -> Callable[[list[int]], Any] | None:
+        """What makes rows of a constant operand by number, if it is a matrix stored so."""
+        source = self.constant(operand)
+        if source is None or isinstance(source, Literal) or not by_rows(source):
+            return None
+        matrix, dtype, last = source, self.dtype(self.type_of(operand).dtype), self.type_of(operand).shape[0] - 1
+
+        def rows(numbers: list[int]) -> torch.Tensor:
+            if not all(0 <= one <= last for one in numbers):
+                raise IndexError(f"rows {min(numbers)}…{max(numbers)} of {last + 1}")
+            return torch.cat([self._constants.rows(matrix, one, one + 1) for one in numbers]).to(dtype)
+
+        return rows
+
+    def constant(self, operand: Operand) -> Literal | Operation | None:
+        """The stored constant behind an operand, if it is one."""
+        return operand if isinstance(operand, Literal) else self._literals.get(operand)
 
     def derived(self, key: Any, step: Step) -> int:
         """A slot for a helper value, computed before whatever asked for it; one per `key`."""

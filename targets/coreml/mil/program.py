@@ -84,10 +84,22 @@ class Program:
             return np.asarray(literal.value)
         if self.blob is None:
             raise BadArtifact(f"{self.path.name} refers to weights but holds none.", "Export the model again.")
-        entry = self.blob.entry(literal.offset)
+        self._check(literal, self.blob)
+        return self.blob.read(literal.offset, literal.type.shape)
+
+    def rows(self, literal: Literal, begin: int, end: int) -> npt.NDArray[Any]:
+        """Rows (along the first axis) of a literal's numbers. Raises BadArtifact."""
+        if literal.offset is None or self.blob is None:
+            return self.array(literal)[begin:end]
+        shape = literal.type.shape
+        self._check(literal, self.blob)
+        row = prod(shape[1:])
+        return self.blob.part(literal.offset, shape, begin * row, end * row).reshape(end - begin, *shape[1:])
+
+    def _check(self, literal: Literal, blob: BlobFile) -> None:
+        entry = blob.entry(literal.offset or 0)
         if entry.dtype != literal.type.dtype:
             raise BadArtifact(f"byte {literal.offset} holds {entry.dtype}, the program expects {literal.type.dtype}.")
-        return self.blob.read(literal.offset, literal.type.shape)
 
 
 def read_package(path: Path) -> Program:

@@ -61,6 +61,17 @@ class Site:
         """The slots of a list input, in narrow form."""
         return [self._compiler.slot(operand, wide=False) for operand in self._operands(key)]
 
+    def matrix(self, key: str) -> Callable[[Env], Any]:
+        """An input in narrow form; a constant for which there is no room is made when it is asked for."""
+        if fresh := self._compiler.fresh(self._operands(key)[0]):
+            return lambda env: fresh()
+        slot = self.arg(key)
+        return lambda env: env[slot]
+
+    def rows(self, key: str) -> Callable[[list[int]], Any] | None:
+        """A function that gives rows of an input by number, when it is a stored matrix: only those are made."""
+        return self._compiler.some_rows(self._operands(key)[0])
+
     def wide(self, key: str) -> int:
         """The slot of an input in wide form."""
         return self._compiler.slot(self._operands(key)[0], wide=True)

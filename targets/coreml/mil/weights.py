@@ -1,14 +1,19 @@
-"""Constants of a program as torch tensors, each made once however many functions use it."""
+"""Constants of a program as torch tensors, each made once however many functions use it.
+
+Matrices are kept as long as all of them fit into RESIDENT_BYTES; those beyond are made again whenever an operation
+needs them. The numbers are the same: only when they are made differs.
+"""
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 from kobako.pipeline.errors import BadArtifact
 
-from .program import Literal, Operation, Program
+from .program import Literal, Operation, Program, TensorType
 
 CONSTEXPR = (
     "constexpr_blockwise_shift_scale",
@@ -16,6 +21,12 @@ CONSTEXPR = (
     "constexpr_lut_to_dense",
     "constexpr_cast",
 )
+RESIDENT_BYTES = 4_000_000_000
+"""Two billion parameters in float16; beyond that memory is dearer than time."""
+SMALL_BYTES = 1 << 16
+"""What is smaller is always kept: norms, rotary tables, masks."""
+VALUES_AT_ONCE = 1 << 20
+"""Small enough for the processor's cache."""
 
 
 class Constants:
@@ -24,19 +35,56 @@ class Constants:
     def __init__(self, program: Program, half: torch.dtype) -> None:
         self._program, self._half = program, half
         self._made: dict[Any, torch.Tensor] = {}
+        self._left = RESIDENT_BYTES
+
+    def resident(self, source: Literal | Operation, dtype: torch.dtype) -> bool:
+        """Whether a constant is kept, or there is room to keep it."""
+        size = prod(type_of(source).shape) * dtype.itemsize
+        return size < SMALL_BYTES or (identity(source), dtype) in self._made or size <= self._left
 
     def tensor(self, source: Literal | Operation, dtype: torch.dtype) -> torch.Tensor:
         """The constant in the torch type asked for; float16 values are rounded to float16 first. Raises BadArtifact."""
         key = (identity(source), dtype)
         if key not in self._made:
-            self._made[key] = (self._literal(source) if isinstance(source, Literal) else self._dense(source)).to(dtype)
+            self._made[key] = self.fresh(source, dtype)
+            self._left -= self._made[key].nbytes
         return self._made[key]
+
+    def fresh(self, source: Literal | Operation, dtype: torch.dtype) -> torch.Tensor:
+        """The same, made anew and not kept. Raises BadArtifact."""
+        if isinstance(source, Literal):
+            return self._literal(source).to(dtype)
+        if not by_rows(source):
+            return self._dense(source).to(dtype)
+        outputs, inputs = source.outputs[0][1].shape
+        made = torch.empty(outputs, inputs, dtype=dtype)
+        step = max(1, VALUES_AT_ONCE // inputs)
+        for begin in range(0, outputs, step):
+            made[begin : begin + step] = self.rows(source, begin, min(begin + step, outputs))
+        return made
+
+    def rows(self, source: Operation, begin: int, end: int) -> torch.Tensor:
+        """Some rows of a blockwise constant (see `by_rows`). Raises BadArtifact."""
+        parts = {
+            key: self._rows(source, key, begin, end) for key in ("data", "scale", "offset") if key in source.inputs
+        }
+        blocks = parts["scale"].shape[1]
+        dense = parts["data"].reshape(end - begin, blocks, -1).float()
+        if "offset" in parts:
+            dense -= parts["offset"].float()[:, :, None]
+        dense *= parts["scale"].float()[:, :, None]
+        return self._rounded(source, dense.reshape(end - begin, -1))
+
+    def _rows(self, operation: Operation, key: str, begin: int, end: int) -> torch.Tensor:
+        operand = operation.inputs[key][0]
+        assert isinstance(operand, Literal)  # by_rows
+        return torch.from_numpy(self._program.rows(operand, begin, end))
 
     def _literal(self, literal: Literal) -> torch.Tensor:
         values = self._program.array(literal)
         if values.dtype in (np.uint16, np.uint32, np.int64):
             values = values.astype(np.int32)
-        return torch.from_numpy(np.array(values))
+        return torch.from_numpy(values if values.flags.writeable else np.array(values))
 
     def _dense(self, operation: Operation) -> torch.Tensor:
         """A constexpr operation's value, rounded to float16 when that is emulated."""
@@ -46,7 +94,9 @@ class Constants:
             "constexpr_lut_to_dense": self._lut,
             "constexpr_cast": lambda one: self._part(one, "source_val").float(),
         }
-        dense = makers[operation.type](operation)
+        return self._rounded(operation, makers[operation.type](operation))
+
+    def _rounded(self, operation: Operation, dense: torch.Tensor) -> torch.Tensor:
         return dense.half() if operation.outputs[0][1].dtype == "float16" and self._half == torch.float16 else dense
 
     def _shift_scale(self, operation: Operation) -> torch.Tensor:
@@ -76,6 +126,24 @@ class Constants:
         if not isinstance(operand, Literal):
             raise BadArtifact(f"{operation.type} {operation.name}: {key} is not a stored constant.", "Export again.")
         return self._literal(operand)
+
+
+def by_rows(source: Literal | Operation) -> bool:
+    """Whether a constant is a stored matrix with blocks inside its rows: all that kobako's exports hold."""
+    if isinstance(source, Literal) or source.type != "constexpr_blockwise_shift_scale":
+        return False
+    shape, parts = source.outputs[0][1].shape, [many[0] for many in source.inputs.values()]
+    if len(shape) != 2 or not all(isinstance(one, Literal) and one.offset is not None for one in parts):
+        return False
+    shapes = {key: many[0].type.shape for key, many in source.inputs.items() if isinstance(many[0], Literal)}
+    scale = shapes.get("scale", ())
+    fits = len(scale) == 2 and scale[0] == shape[0] and scale[1] > 0 and shape[1] % scale[1] == 0
+    return fits and shapes.get("data") == shape and shapes.get("offset", scale) == scale
+
+
+def type_of(source: Literal | Operation) -> TensorType:
+    """The type of a constant."""
+    return source.type if isinstance(source, Literal) else source.outputs[0][1]
 
 
 def identity(source: Literal | Operation) -> Any:

@@ -89,10 +89,12 @@ def slice_update(site: Site) -> Step:
 
 def gather(site: Site) -> Step:
     """Rows along one axis."""
-    x, indices = site.arg("x"), site.arg("indices")
-    axis, size = site.value("axis", 0), site.shape("x")[site.value("axis", 0)]
+    indices, axis, size = site.arg("indices"), site.value("axis", 0), site.shape("x")[site.value("axis", 0)]
     if site.value("batch_dims", 0):
         raise site.error("batch_dims is not supported")
+    if axis == 0 and (rows := site.rows("x")):
+        return lambda env: stored_rows(rows, env[indices], size)
+    x = site.arg("x")
 
     def step(env: Env) -> Tensor:
         picked = env[indices]
@@ -102,6 +104,12 @@ def gather(site: Site) -> Step:
         return rows.reshape(rows.shape[: axis % env[x].dim()] + picked.shape + rows.shape[axis % env[x].dim() + 1 :])
 
     return step
+
+
+def stored_rows(rows: Callable[[list[int]], Tensor], picked: Tensor, size: int) -> Tensor:
+    """Rows of a stored matrix, in the shape of the indices and one axis more; each is made once."""
+    numbers, places = torch.where(picked < 0, picked + size, picked).reshape(-1).unique(return_inverse=True)
+    return rows(numbers.tolist())[places].reshape(*picked.shape, -1)
 
 
 def gather_along_axis(site: Site) -> Step:

@@ -23,14 +23,14 @@ def linear(site: Site) -> Step:
     """
     rows = prod(site.shape("x")[:-1])
     bias = site.wide("bias") if site.has("bias") and not site.is_zero("bias") else None
-    weight = site.arg("weight")
+    weight = site.matrix("weight")
     if rows == 1 and bias is None:
         narrow = site.arg("x")
-        return lambda env: functional.linear(env[narrow], env[weight])
+        return lambda env: functional.linear(env[narrow], weight(env))
     x = site.wide("x")
     if bias is None:
-        return site.rounded(lambda env: functional.linear(env[x], env[weight].float()))
-    return site.rounded(lambda env: functional.linear(env[x], env[weight].float(), env[bias]))
+        return site.rounded(lambda env: functional.linear(env[x], weight(env).float()))
+    return site.rounded(lambda env: functional.linear(env[x], weight(env).float(), env[bias]))
 
 
 def matmul(site: Site) -> Step:
