@@ -34,12 +34,13 @@ def sensitivity(reference: Reference, narrow: Quantized, progress: Progress, cal
     """The loss of each part at 4 bits; `narrow` is the model with everything at 4 bits, `calibration` as for it."""
     from .reference.eager import empty_model, load_config
     from .reference.model import reference_model
+    from .reference.residence import READING
     from .reference.weights import open_reference
 
     family = families.get(reference.model_type)
     roles = parameter_roles(empty_model(load_config(reference.directory)), family)
     tokenizer = ShippedTokenizer(reference.tokenizer_dir)
-    model = reference_model(reference)
+    model = reference_model(reference, budget=READING)
     ids = tokenizer.encode(SENSITIVITY_TEXT.read_text(encoding="utf-8"))[:MOST_TOKENS]
     with open_reference(reference) as stored:
         scheme = Scheme(roles, narrow.recipe, family)

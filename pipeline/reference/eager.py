@@ -22,7 +22,7 @@ from ..embeddings import TABLE_FILE, Table, open_table
 from ..heads import Head, find_head, reads_table
 from ..weights import open_weights
 from .modeling import own_class
-from .residence import READING, Budget, Residence
+from .residence import EVERYTHING, Budget, Residence
 from .shifted import shift_linears, symmetric_rows, value_rows
 from .structure import embedding_scale
 
@@ -178,7 +178,7 @@ def read_ids(model: Any, ids: list[int], *, whole_head: bool = False) -> None:
         model(tokens, use_cache=False, logits_to_keep=0 if whole_head else torch.tensor([-1]))
 
 
-def quantized_model(quantized: Quantized, attention: str | None = None, budget: Budget = READING) -> Any:
+def quantized_model(quantized: Quantized, attention: str | None = None, budget: Budget = EVERYTHING) -> Any:
     """The quantized reference: dequantized weights in float32 PyTorch; a PreTrainedModel, or a bare encoder.
 
     Weights beyond the `budget` are read when they are needed.

@@ -12,12 +12,12 @@ from .. import families
 from ..contracts import FloatArray, Reference
 from ..errors import IntegrityError
 from .eager import empty_model_in, look_up_outside
-from .residence import READING, Budget, Residence
+from .residence import EVERYTHING, Budget, Residence
 from .rowreader import RowReader, rows_of
 from .weights import open_reference
 
 
-def reference_model(reference: Reference, attention: str | None = None, budget: Budget = READING) -> Any:
+def reference_model(reference: Reference, attention: str | None = None, budget: Budget = EVERYTHING) -> Any:
     """The model as its makers meant it: float32 weights, transformers' own code, on the CPU, in eval mode.
 
     Weights beyond the `budget` are read when they are needed; ``model.residence`` says which, and replaces them.

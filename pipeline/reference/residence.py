@@ -8,6 +8,7 @@ multiplied in parts whether it stays or not.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -46,6 +47,8 @@ class Budget:
         return self.bytes_per_parameter * parameters + self.spare_bytes
 
 
+EVERYTHING = Budget(math.inf, 0.0)
+"""For those who look at the weights themselves."""
 READING = Budget(1.8, 0.35e9)
 CALIBRATING = Budget(0.8, 0.45e9)
 """Less, since the codes of finished layers wait beside the model."""

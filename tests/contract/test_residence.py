@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from kobako.pipeline.reference import residence
-from kobako.pipeline.reference.residence import READING, Budget
+from kobako.pipeline.reference.residence import EVERYTHING, Budget
 
-from tests import encoders
+from tests import encoders, seq2seq
 from tests.conftest import write_tiny_tokenizer
 from tests.contract.test_per_layer import load_reference, logits_of, write_checkpoint
 from tests.families import SHAPES, make
@@ -68,10 +68,24 @@ def test_so_is_an_encoder(shape: Any, tmp_path: Path) -> None:
     quantized = encoders.make(tmp_path, shape, "int4")
     ids = torch.arange(3, 40)[None]
     said = []
-    for budget in (READING, NOTHING):
+    for budget in (EVERYTHING, NOTHING):
         with torch.no_grad():
             found = quantized_model(quantized, budget=budget)(input_ids=ids, attention_mask=torch.ones_like(ids))
         said.append(found[0].numpy())
+    assert np.array_equal(*said)
+
+
+def test_so_is_an_encoder_decoder(tmp_path: Path) -> None:
+    import torch
+    from kobako.pipeline.reference.eager import quantized_model
+
+    quantized = seq2seq.make(tmp_path, seq2seq.SHAPES[0], "int4", write_tiny_tokenizer)
+    ids = torch.arange(3, 40)[None]
+    said = []
+    for budget in (EVERYTHING, NOTHING):
+        with torch.no_grad():
+            model = quantized_model(quantized, budget=budget)
+            said.append(model(input_ids=ids, decoder_input_ids=ids[:, :9], use_cache=False).logits.numpy())
     assert np.array_equal(*said)
 
 
