@@ -6,7 +6,7 @@ Shape legend: T tokens of a calibration sequence, I inputs of a linear layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
     from transformers import PreTrainedModel
+
+    from .reference.residence import Residence
 
 Quantize = Callable[[str, FloatArray, FloatArray], FloatArray]
 """(parameter name, its value ``[O, I]``, second moments of its inputs ``[I, I]``) → what it is worth after rounding."""
@@ -57,26 +59,29 @@ def quantize_layers(
     """Replace the weights of every linear layer inside `layers` (a module path) by what `quantize` makes of them.
 
     With `refine`, each layer is then shown what the original layers say to the same text. `done` is told the number of
-    finished layers.
+    finished layers. Of a model with a residence, one layer at a time is in memory.
     """
     import torch
 
     stack: Any = model.get_submodule(layers)
+    residence: Residence | None = getattr(model, "residence", None)
     with torch.no_grad():  # not inference_mode: what refines takes gradients through these tensors
         hidden, calls = _first_calls(model, stack, sequences)
         wanted = hidden
         for index, layer in enumerate(stack):
             path = f"{layers}.{index}"
-            with second_moments(layer, f"{path}.") as moments:
-                _run(layer, calls[index], hidden)
-            if refine is not None:
-                wanted = _run(layer, calls[index], wanted)
-            for name, module in linear_layers(layer, f"{path}."):
-                value = module.weight.detach().numpy()
-                module.weight.copy_(torch.from_numpy(quantize(f"{name}.weight", value, moments[name].mean())))
-            if refine is not None:
-                refine(path, layer, Examples(hidden, wanted, calls[index]))
-            hidden = _run(layer, calls[index], hidden)
+            with nullcontext() if residence is None else residence.held(layer):
+                with second_moments(layer, f"{path}.") as moments:
+                    _run(layer, calls[index], hidden)
+                if refine is not None:
+                    wanted = _run(layer, calls[index], wanted)
+                for name, module in linear_layers(layer, f"{path}."):
+                    value = module.weight.detach().numpy()
+                    mean = moments.pop(name).mean()
+                    module.weight.copy_(torch.from_numpy(quantize(f"{name}.weight", value, mean)))
+                if refine is not None:
+                    refine(path, layer, Examples(hidden, wanted, calls[index]))
+                hidden = _run(layer, calls[index], hidden)
             done(index + 1)
 
 

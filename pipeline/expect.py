@@ -54,6 +54,7 @@ def expect(
     """Run original and quantized reference over the proof text and the prompts; write the results into `out`."""
     from .reference.eager import quantized_model
     from .reference.model import reference_model
+    from .reference.residence import READING
 
     tokenizer = ShippedTokenizer(quantized.tokenizer_dir)
     windows = proof_windows(tokenizer, options.context_tokens)
@@ -62,14 +63,14 @@ def expect(
     stops = stop_ids(quantized.directory)
     progress(0.05, "the original model reads the proof text")
     scratch = out / "original.npy"
-    original = answers_of(reference_model(reference), "float", windows, prompt_ids[:1], stops, scratch)
+    original = answers_of(reference_model(reference, budget=READING), "float", windows, prompt_ids[:1], stops, scratch)
     figures: dict[str, Any] = {
         "prompts": prompts,
         "prompt_ids": prompt_ids,
         "stop_ids": list(stops),
         "weight_digests": _weight_digests(quantized),
     }
-    model = quantized_model(quantized)
+    model = quantized_model(quantized, budget=READING)
     float_logits: Rows | None = None
     kinds: list[Kind] = sorted({"float", *(kind_of(one, options.kv_cache) for one in activations)})
     for done, kind in enumerate(kinds, start=1):

@@ -9,7 +9,7 @@ and head get one scale per row, or blocks like everything else. The rest stays f
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -27,7 +27,7 @@ from .gptq import gptq
 from .heads import HEAD_FILE, find_head
 from .scheme import Role, Scheme, bits_of, parameter_roles, smoothed
 from .tokens import ShippedTokenizer
-from .weights import WEIGHTS_FILE, QuantizedTensor, WeightTensor, round_to_nearest, write_weights
+from .weights import WEIGHTS_FILE, QuantizedTensor, WeightTensor, dequantized, round_to_nearest, write_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -75,6 +75,7 @@ def quantize(
     """
     from .reference.eager import empty_model_in
     from .reference.model import reference_model
+    from .reference.residence import CALIBRATING
     from .reference.rowreader import RowReader
     from .reference.weights import open_reference
 
@@ -83,10 +84,10 @@ def quantize(
     roles = parameter_roles(skeleton, family)
     with open_reference(reference) as stored:
         tensors: Mapping[str, FloatArray] = stored
-        done: Mapping[str, WeightTensor] = {}
+        done: dict[str, WeightTensor] = {}
         if recipe.calibrated and family.kind != "seq2seq":  # nothing of those is smoothed (`seq2seq.limits`)
             progress(0.0, "the original model reads the calibration text")
-            model = reference_model(reference)
+            model = reference_model(reference, budget=CALIBRATING)
             sequences = calibration_text(reference, recipe, calibration)
             scheme = Scheme(roles, recipe, family)
             tensors = smoothed(model, stored, scheme, sequences)
@@ -140,26 +141,27 @@ def extract_table(stored: RowReader, layout: TableLayout, out: Path) -> None:
 
 
 def calibrated(
-    model: PreTrainedModel,
+    model: Any,
     tensors: Mapping[str, FloatArray],
     scheme: Scheme,
     sequences: list[list[int]],
     progress: Progress,
 ) -> dict[str, WeightTensor]:
     """The linear layers and, where it has 4 bits, the head, rounded on calibration inputs. `model` is used up."""
-    import torch
-
-    from .reference.eager import set_parameter, tie
+    from .reference.rowreader import rows_of
 
     roles, recipe, family = scheme.roles, scheme.recipe, scheme.family
-    for name in outside_the_table(roles):
-        set_parameter(model, name, torch.from_numpy(np.ascontiguousarray(tensors[name])))
-    tie(model)
     done: dict[str, WeightTensor] = {}
+
+    def rows(name: str, begin: int, end: int) -> FloatArray:  # of a finished layer, what it is worth after rounding
+        return dequantized(done[name])[begin:end] if name in done else rows_of(tensors, name, begin, end)
+
+    for name in outside_the_table(roles):
+        model.residence.put(name, partial(rows, name))
 
     def round_one(name: str, value: FloatArray, moments: FloatArray) -> FloatArray:
         tensor = done[name] = quantize_tensor(name, value, roles[name], recipe, moments)
-        return tensor.astype(np.float32) if isinstance(tensor, np.ndarray) else tensor.dequantize()
+        return dequantized(tensor)
 
     layers = model.config.num_hidden_layers
     quantize_layers(
@@ -198,21 +200,23 @@ def quantize_all(
     roles: Mapping[str, Role],
     recipe: Recipe,
     progress: Progress,
-    done: Mapping[str, WeightTensor] | None = None,
-) -> dict[str, WeightTensor]:
-    """Quantize the parameters named in `roles` that are not `done`, reading one float tensor at a time."""
+    done: dict[str, WeightTensor] | None = None,
+) -> Iterator[tuple[str, WeightTensor]]:
+    """Quantize the parameters named in `roles` that are not `done`, one at a time: a name and its tensor each.
+
+    What was `done` is handed over, and gone from it. Raises IntegrityError for parameters that the checkpoint lacks.
+    """
     missing = missing_names(roles, tensors)
     if missing:
         raise IntegrityError(
             f"the checkpoint lacks {len(missing)} tensors, the first is {missing[0]}.", "Fetch it again."
         )
+    calibrated = bool(done)
     ready = done or {}
-    made: dict[str, WeightTensor] = {}
     for count, (name, role) in enumerate(outside_the_table(roles).items(), start=1):
-        made[name] = ready[name] if name in ready else quantize_tensor(name, tensors[name], role, recipe)
-        if not ready:
+        yield name, ready.pop(name) if name in ready else quantize_tensor(name, tensors[name], role, recipe)
+        if not calibrated:
             progress(count / len(roles), name)
-    return made
 
 
 def outside_the_table(roles: Mapping[str, Role]) -> dict[str, Role]:

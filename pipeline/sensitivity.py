@@ -7,11 +7,11 @@ tell what any mixture of 4 and 8 bits will lose (`allocate`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from . import families
 from .calibration import calibration_ids
@@ -20,10 +20,10 @@ from .metrics import kl_nats
 from .mixture import Curve, Part
 from .scheme import Role, Scheme, parameter_roles, smoothed
 from .tokens import ShippedTokenizer
-from .weights import QuantizedWeights, open_weights, round_to_nearest, stored_bytes
+from .weights import QuantizedWeights, WeightTensor, dequantized, open_weights, round_to_nearest, stored_bytes
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from .reference.residence import Rows
 
 SENSITIVITY_TEXT = Path(__file__).parent / "texts" / "sensitivity.txt"
 MOST_TOKENS = 384
@@ -34,18 +34,19 @@ def sensitivity(reference: Reference, narrow: Quantized, progress: Progress, cal
     """The loss of each part at 4 bits; `narrow` is the model with everything at 4 bits, `calibration` as for it."""
     from .reference.eager import empty_model, load_config
     from .reference.model import reference_model
+    from .reference.residence import READING
     from .reference.weights import open_reference
 
     family = families.get(reference.model_type)
     roles = parameter_roles(empty_model(load_config(reference.directory)), family)
     tokenizer = ShippedTokenizer(reference.tokenizer_dir)
-    model = reference_model(reference)
+    model = reference_model(reference, budget=READING)
     ids = tokenizer.encode(SENSITIVITY_TEXT.read_text(encoding="utf-8"))[:MOST_TOKENS]
     with open_reference(reference) as stored:
         scheme = Scheme(roles, narrow.recipe, family)
         sequences = calibration_ids(tokenizer, calibration, narrow.recipe.calibration_sha256)
         wide = smoothed(model, stored, scheme, sequences)
-        bench = _Bench(model, wide, ids, tied="" if family.head in roles else family.head)
+        bench = _Bench(model, wide, ids)
         return _measure(bench, open_weights(narrow.directory), parts_of(roles, family), progress)
 
 
@@ -66,21 +67,25 @@ def parts_of(roles: Mapping[str, Role], family: families.Family) -> dict[str, tu
 class _Bench:
     """A model whose parameters can be replaced, and what it said before."""
 
-    def __init__(self, model: PreTrainedModel, values: Mapping[str, FloatArray], ids: list[int], tied: str) -> None:
-        self.model, self.values, self.ids, self.tied = model, values, ids, tied
+    def __init__(self, model: Any, values: Mapping[str, FloatArray], ids: list[int]) -> None:
+        self.model, self.values, self.ids = model, values, ids
         for name in dict(model.named_parameters()):
-            self.put(name, values[name])
+            self.put_back(name)
         self.said = self.logits()
 
-    def put(self, name: str, value: FloatArray) -> None:
+    def put(self, name: str, rows: Rows) -> None:
         """Replace one parameter."""
-        import torch
+        self.model.residence.put(name, rows)
 
-        from .reference.eager import set_parameter
+    def put_back(self, name: str) -> None:
+        """Let a parameter be what it was."""
+        self.put(name, self.wide_rows(name))
 
-        set_parameter(self.model, name, torch.from_numpy(np.ascontiguousarray(value)))
-        if self.tied:
-            self.model.tie_weights()
+    def wide_rows(self, name: str) -> Rows:
+        """What a parameter was."""
+        from .reference.rowreader import rows_of
+
+        return partial(rows_of, self.values, name)
 
     def logits(self) -> FloatArray:
         """What the model says now, ``[T, V]``."""
@@ -106,8 +111,8 @@ def _measure(
     for count, (label, names) in enumerate(parts.items()):
         progress(count / (len(parts) + 2), label)
         for name in names:
-            bench.put(name, narrow.dequantized(name))
-        sizes = [_sizes(bench.values[name], narrow[name]) for name in names]
+            bench.put(name, partial(_narrow_rows, narrow, name))
+        sizes = [_sizes(narrow[name], narrow.shape(name)) for name in names]
         measured.append(
             Part(
                 name=label, parameters=names, loss_nats=bench.loss(),
@@ -115,18 +120,27 @@ def _measure(
             )
         )  # fmt: skip
         for name in names:
-            bench.put(name, bench.values[name])
+            bench.put_back(name)
     everything = [name for names in parts.values() for name in names]
     for name in everything:
-        bench.put(name, narrow.dequantized(name))
+        bench.put(name, partial(_narrow_rows, narrow, name))
     narrow_loss = bench.loss()
     for name in everything:
-        bench.put(name, round_to_nearest(bench.values[name], 8, None).dequantize())
+        bench.put(name, partial(_byte_rows, bench.wide_rows(name)))
     return Curve(
         parts=tuple(measured), narrow_loss_nats=narrow_loss, wide_loss_nats=bench.loss(), activations_nats=activations
     )
 
 
-def _sizes(value: FloatArray, narrow: Any) -> tuple[int, int]:
+def _narrow_rows(narrow: QuantizedWeights, name: str, begin: int, end: int) -> FloatArray:
+    return dequantized(narrow.rows(name, begin, end))
+
+
+def _byte_rows(rows: Rows, begin: int, end: int) -> FloatArray:
+    """Rows in 8 bits: each has a scale of its own."""
+    return round_to_nearest(rows(begin, end), 8, None).dequantize()
+
+
+def _sizes(narrow: WeightTensor, shape: tuple[int, ...]) -> tuple[int, int]:
     """Stored bytes of a parameter at 4 and at 8 bits."""
-    return stored_bytes(narrow), value.size + 2 * value.shape[0]
+    return stored_bytes(narrow), math.prod(shape) + 2 * shape[0]

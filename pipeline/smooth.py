@@ -19,6 +19,7 @@ import numpy as np
 from .contracts import FloatArray
 from .families import Family
 from .reference.eager import read_ids
+from .reference.rowreader import rows_of
 from .watch import last_answer
 
 if TYPE_CHECKING:
@@ -79,10 +80,18 @@ class Smoothed(Mapping[str, FloatArray]):
         return name in self._tensors
 
     def __getitem__(self, name: str) -> FloatArray:
-        value = self._tensors[name]
+        return self._folded(name, self._tensors[name], slice(None))
+
+    def rows(self, name: str, begin: int, end: int) -> FloatArray:
+        """Rows `begin` to `end` of one of them."""
+        return self._folded(name, rows_of(self._tensors, name, begin, end), slice(begin, end))
+
+    def _folded(self, name: str, value: FloatArray, here: slice) -> FloatArray:
+        """What some rows of a parameter become."""
         if (columns := self._columns.get(name)) is not None:
             value = value * columns
-        if (rows := self._rows.get(name)) is not None:
+        if (scales := self._rows.get(name)) is not None:
+            rows = scales[here]
             if value.ndim == 1 and "norm" in name:  # what is multiplied with is the weight and the offset
                 return (value + self._norm_offset) / rows - self._norm_offset
             value = value / (rows[:, None] if value.ndim == 2 else rows)

@@ -20,7 +20,7 @@ from .heads import EncoderTask
 from .protocols import Target
 
 ROOT = Path(__file__).parent
-SHARED = ("contracts.py", "protocols.py", "weights.py", "embeddings", "families", "heads.py")
+SHARED = ("contracts.py", "protocols.py", "weights.py", "tensorfile.py", "embeddings", "families", "heads.py")
 CODE: Mapping[str, tuple[str, ...]] = {
     "load": ("reference",),
     "quantize": (

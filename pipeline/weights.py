@@ -17,7 +17,7 @@ symmetric kernels for 4-bit blocks only, and carry the shifts in such a second l
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .contracts import FloatArray, Int8Array, Quantized
+from .tensorfile import TensorFile, write_tensors
 
 WEIGHTS_FILE = "weights.safetensors"
 SCALES_SUFFIX = ".scales"
@@ -87,18 +88,15 @@ WeightTensor = QuantizedTensor | PlainTensor
 
 
 class QuantizedWeights(Mapping[str, WeightTensor]):
-    """The tensors of a ``weights.safetensors``, read one at a time from a memory map."""
+    """The tensors of a ``weights.safetensors``, read one at a time, or a few rows of one."""
 
     def __init__(self, path: Path) -> None:
-        from safetensors import safe_open
-
-        self._file = safe_open(path, framework="numpy")
-        self._metadata: dict[str, str] = self._file.metadata() or {}
-        keys = self._file.keys()
+        self._file = TensorFile(path)
+        keys = self._file.names()
         self._scaled = {key.removesuffix(SCALES_SUFFIX) for key in keys if key.endswith(SCALES_SUFFIX)}
         self._shifted = {key.removesuffix(SHIFTS_SUFFIX) for key in keys if key.endswith(SHIFTS_SUFFIX)}
         suffixes = (SCALES_SUFFIX, SHIFTS_SUFFIX, SHIFT_SCALES_SUFFIX)
-        self._names = [key for key in keys if not key.endswith(suffixes)]
+        self._names = dict.fromkeys(key for key in sorted(keys) if not key.endswith(suffixes))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -112,26 +110,45 @@ class QuantizedWeights(Mapping[str, WeightTensor]):
     def __getitem__(self, name: str) -> WeightTensor:
         if name not in self._names:
             raise KeyError(name)
-        values = self._file.get_tensor(name)
+        return self._made(name, self._file.read)
+
+    def rows(self, name: str, begin: int, end: int) -> WeightTensor:
+        """Rows `begin` to `end` of one parameter."""
+        return self._made(name, lambda stored: self._file.rows(stored, begin, end))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of one parameter."""
+        return self._file.shape(name)
+
+    def shifted(self, name: str) -> bool:
+        """Whether a parameter has asymmetric blocks."""
+        return name in self._shifted
+
+    def shifts(self, name: str) -> Shifts:
+        """The shifts of such a parameter. Raises KeyError for another."""
+        return Shifts(self._file.read(name + SHIFTS_SUFFIX), self._file.read(name + SHIFT_SCALES_SUFFIX))
+
+    def _made(self, name: str, read: Callable[[str], PlainTensor]) -> WeightTensor:
+        values = read(name)
         if name not in self._scaled:
             return values
-        scales = self._file.get_tensor(name + SCALES_SUFFIX)
-        return QuantizedTensor(values, scales, int(self._metadata[name + ".bits"]), self._shifts(name))
+        scales, shifts = read(name + SCALES_SUFFIX), None
+        if name in self._shifted:
+            shifts = Shifts(read(name + SHIFTS_SUFFIX), read(name + SHIFT_SCALES_SUFFIX))
+        return QuantizedTensor(values, scales, int(self._file.metadata[name + ".bits"]), shifts)
 
     def matrix_shape(self, name: str) -> tuple[int, ...] | None:
         """Shape of a parameter that is quantized or float16, without reading it; None for the small float32 ones."""
-        part = self._file.get_slice(name)
-        return tuple(part.get_shape()) if name in self._scaled or part.get_dtype() == "F16" else None
-
-    def _shifts(self, name: str) -> Shifts | None:
-        if name not in self._shifted:
-            return None
-        return Shifts(self._file.get_tensor(name + SHIFTS_SUFFIX), self._file.get_tensor(name + SHIFT_SCALES_SUFFIX))
+        return self._file.shape(name) if name in self._scaled or self._file.kind(name) == "F16" else None
 
     def dequantized(self, name: str) -> FloatArray:
         """Float32 values of one parameter, whatever it is stored as."""
-        tensor = self[name]
-        return tensor.dequantize() if isinstance(tensor, QuantizedTensor) else tensor.astype(np.float32)
+        return dequantized(self[name])
+
+
+def dequantized(tensor: WeightTensor) -> FloatArray:
+    """Float32 values of a tensor, whatever it is stored as."""
+    return tensor.dequantize() if isinstance(tensor, QuantizedTensor) else tensor.astype(np.float32)
 
 
 def open_weights(quantized_dir: Path) -> QuantizedWeights:
@@ -139,23 +156,23 @@ def open_weights(quantized_dir: Path) -> QuantizedWeights:
     return QuantizedWeights(quantized_dir / WEIGHTS_FILE)
 
 
-def write_weights(path: Path, tensors: Mapping[str, WeightTensor]) -> None:
-    """Write tensors to one safetensors file, in the layout described at the top."""
-    from safetensors.numpy import save_file
-
-    flat: dict[str, npt.NDArray[Any]] = {}
+def write_weights(path: Path, tensors: Iterable[tuple[str, WeightTensor]]) -> None:
+    """Write tensors to one safetensors file, in the layout described at the top, each as it comes."""
     metadata = {"format": "kobako-quantized-1"}
-    for name, tensor in tensors.items():
-        if isinstance(tensor, QuantizedTensor):
-            flat[name] = np.ascontiguousarray(tensor.codes)
-            flat[name + SCALES_SUFFIX] = np.ascontiguousarray(tensor.scales)
+
+    def flat() -> Iterator[tuple[str, PlainTensor]]:
+        for name, tensor in tensors:
+            if not isinstance(tensor, QuantizedTensor):
+                yield name, tensor
+                continue
             metadata[name + ".bits"] = str(tensor.bits)
+            yield name, tensor.codes
+            yield name + SCALES_SUFFIX, tensor.scales
             if tensor.shifts is not None:
-                flat[name + SHIFTS_SUFFIX] = np.ascontiguousarray(tensor.shifts.codes)
-                flat[name + SHIFT_SCALES_SUFFIX] = np.ascontiguousarray(tensor.shifts.scales)
-        else:
-            flat[name] = np.ascontiguousarray(tensor)
-    save_file(flat, path, metadata=metadata)
+                yield name + SHIFTS_SUFFIX, tensor.shifts.codes
+                yield name + SHIFT_SCALES_SUFFIX, tensor.shifts.scales
+
+    write_tensors(path, flat(), metadata)
 
 
 def representable_scales(scales: FloatArray) -> FloatArray:

@@ -43,14 +43,15 @@ def expect(
     """
     from ..reference.eager import quantized_model
     from ..reference.model import reference_model
+    from ..reference.residence import READING
 
     head = head_of(quantized.directory)
     texts = texts_for(head)
     ids = proof_ids(ShippedTokenizer(quantized.tokenizer_dir), texts, options.context_tokens)
     progress(0.05, "the original model reads the texts")
     longest = options.context_tokens
-    original = answers_of(reference_model(reference), head, "float", ids, longest)
-    model = quantized_model(quantized)
+    original = answers_of(reference_model(reference, budget=READING), head, "float", ids, longest)
+    model = quantized_model(quantized, budget=READING)
     facts: dict[str, Any] = {
         "head": to_json(head), "texts": texts, "pairs": len(pairs()), "weight_digests": weight_digests(quantized),
         "original": retrieval(original, head),

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..contracts import FloatArray, Source
 from ..errors import IntegrityError, UnsupportedModel
+from ..tensorfile import TensorFile
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -37,13 +38,13 @@ class Adapter:
     """An adapter's file, and s of each parameter that it changes, by Hugging Face name."""
 
     name: str
-    file: Any
+    file: TensorFile
     scales: Mapping[str, float]
 
     def delta(self, parameter: str) -> FloatArray:
         """What is added to a parameter: float32 ``[O, I]``."""
         path = PREFIX + parameter.removesuffix(".weight")
-        down, up = (np.asarray(self.file.get_tensor(path + end)).astype(np.float32) for end in (DOWN, UP))
+        down, up = (self.file.floats(path + end) for end in (DOWN, UP))
         return np.asarray(np.float32(self.scales[parameter]) * (up @ down), dtype=np.float32)
 
 
@@ -87,7 +88,7 @@ def read_adapter(source: Source) -> Adapter:
         if config.get(field):
             raise UnsupportedModel(f"{source.name} holds {words} ({field}), which kobako does not merge.", NEXT_STEP)
     file = open_safetensors(source.directory / WEIGHTS)
-    names = list(file.keys())
+    names = file.names()
     odd = [name for name in names if not (name.startswith(PREFIX) and name.endswith((DOWN, UP)))]
     if odd or not names:
         found = odd[0] if odd else "nothing"
@@ -105,11 +106,10 @@ def read_adapter(source: Source) -> Adapter:
     return Adapter(source.name, file, scales)
 
 
-def _rank(file: Any, path: str) -> int:
+def _rank(file: TensorFile, path: str) -> int:
     """r of one layer. Raises ValueError when its halves are not float matrices that can be multiplied."""
-    down, up = (file.get_slice(path + end) for end in (DOWN, UP))
-    shapes = [tuple(half.get_shape()) for half in (down, up)]
-    kinds = {down.get_dtype(), up.get_dtype()}
+    shapes = [file.shape(path + end) for end in (DOWN, UP)]
+    kinds = {file.kind(path + end) for end in (DOWN, UP)}
     if [len(shape) for shape in shapes] != [2, 2] or shapes[0][0] != shapes[1][1] or not shapes[0][0]:
         raise ValueError(f"{path} has halves of the shapes {shapes[0]} and {shapes[1]}")
     if not kinds <= {"F32", "F16", "BF16"}:

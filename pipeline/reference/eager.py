@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,10 @@ from ..codec import read_json
 from ..contracts import FloatArray, Quantized
 from ..embeddings import TABLE_FILE, Table, open_table
 from ..heads import Head, find_head, reads_table
-from ..weights import QuantizedTensor, QuantizedWeights, open_weights
+from ..weights import open_weights
 from .modeling import own_class
+from .residence import EVERYTHING, Budget, Residence
+from .shifted import shift_linears, symmetric_rows, value_rows
 from .structure import embedding_scale
 
 if TYPE_CHECKING:
@@ -175,25 +178,24 @@ def read_ids(model: Any, ids: list[int], *, whole_head: bool = False) -> None:
         model(tokens, use_cache=False, logits_to_keep=0 if whole_head else torch.tensor([-1]))
 
 
-def quantized_model(quantized: Quantized, attention: str | None = None) -> Any:
-    """The quantized reference: dequantized weights in float32 PyTorch; a PreTrainedModel, or a bare encoder."""
-    import torch
-    from torch import nn
+def quantized_model(quantized: Quantized, attention: str | None = None, budget: Budget = EVERYTHING) -> Any:
+    """The quantized reference: dequantized weights in float32 PyTorch; a PreTrainedModel, or a bare encoder.
 
+    Weights beyond the `budget` are read when they are needed.
+    """
     model = empty_model_in(quantized.directory, attention)
     if (table := open_table_of(quantized)) is not None:
         look_up_outside(model, table.layout.parameter, lambda ids: table.rows(ids).reshape(len(ids), -1))
-    weights: QuantizedWeights = open_weights(quantized.directory)
-    reads = reads_table(families.get(quantized.model_type), find_head(quantized.directory))
-    tied = reads if model.config.tie_word_embeddings else ""
-    for name in weights:
-        set_parameter(model, name, torch.from_numpy(weights.dequantized(name)))
-    tie(model)
-    for path, module in list(model.named_modules()):
-        name = families.get(quantized.model_type).embedding if f"{path}.weight" == tied else f"{path}.weight"
-        stored = weights[name] if isinstance(module, nn.Linear) else None
-        if isinstance(stored, QuantizedTensor) and stored.shifts is not None:
-            model.set_submodule(path, shifted_linear(stored, module.bias))
+    weights = open_weights(quantized.directory)
+    family = families.get(quantized.model_type)
+    reads = reads_table(family, find_head(quantized.directory))
+    tied = {reads: family.embedding} if model.config.tie_word_embeddings else {}
+    shifted = shift_linears(model, weights, tied)
+    model.residence = residence = Residence(model, budget, row_by_row=True)
+    for name in (*shifted, *(name for name in weights if name not in shifted)):
+        residence.put(
+            name, partial(symmetric_rows if name in shifted else value_rows, weights, shifted.get(name, name))
+        )
     return model
 
 
@@ -217,33 +219,6 @@ def look_up_outside(model: nn.Module, parameter: str, read: ReadRows) -> None:
             return rows.reshape(*ids.shape, -1) * scale
 
     model.set_submodule(path, OutsideEmbedding())
-
-
-def shifted_linear(stored: QuantizedTensor, bias: nn.Parameter | None) -> nn.Linear:
-    """A linear layer of asymmetric blocks, computed as symmetric codes and a second layer over the blocks' sums.
-
-    That is how runtimes with symmetric kernels carry it; ``round_sums`` is what they do to the sums.
-    """
-    import torch
-    from torch import nn
-    from torch.nn import functional
-
-    class Shifted(nn.Linear):
-        shifts: torch.Tensor
-        round_sums: Callable[[torch.Tensor], torch.Tensor] = staticmethod(lambda sums: sums)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:  # [..., I] -> [..., O]
-            sums = x.unflatten(-1, (self.shifts.shape[1], -1)).sum(-1)  # [..., G]
-            side = functional.linear(self.round_sums(sums), self.shifts)
-            return functional.linear(x, self.weight, self.bias) + side
-
-    assert stored.shifts is not None
-    outputs, inputs = stored.codes.shape
-    made = Shifted(inputs, outputs, bias=False, device="meta")
-    made.weight = nn.Parameter(torch.from_numpy(stored.symmetric_part()), requires_grad=False)
-    made.register_parameter("bias", bias)
-    made.register_buffer("shifts", torch.from_numpy(stored.shifts.dequantize()))
-    return made.eval()
 
 
 @contextmanager

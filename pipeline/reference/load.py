@@ -100,7 +100,7 @@ def load_directory(source: Source, out: Path, task: EncoderTask | None) -> dict[
         check_rope(part)
     files = [open_safetensors(path) for path in safetensors_paths(source)]
     packing = packing_of(config)
-    stored = [(file, name, original_name(name, packing)) for file in files for name in file.keys()]  # noqa: SIM118
+    stored = [(file, name, original_name(name, packing)) for file in files for name in file.names()]
     names = {full_name(original, family): (file, name) for file, name, original in stored if original}
     if family.embedding not in names:
         if family.model_type not in families.names():
@@ -111,7 +111,7 @@ def load_directory(source: Source, out: Path, task: EncoderTask | None) -> dict[
             )
         raise IntegrityError(f"{source.name} has no tensor {family.embedding}.", "Fetch the model again.")
     holder, stored_name = names[family.embedding]
-    rows = holder.get_slice(stored_name).get_shape()[0]
+    rows = holder.shape(stored_name)[0]
     if rows != config.get("vocab_size"):
         raise IntegrityError(
             f"{family.embedding} has {rows} rows, config.json says vocab_size {config.get('vocab_size')}.",
@@ -148,7 +148,7 @@ def check_shapes(config: Mapping[str, Any], family: families.Family, names: Mapp
     wanted = {} if family.shapes is None else family.shapes(config)
     for name, shape in wanted.items():
         holder, stored = names.get(name, (None, ""))
-        found = tuple(holder.get_slice(stored).get_shape()) if holder else None
+        found = holder.shape(stored) if holder else None
         if found != shape:
             raise IntegrityError(
                 f"{stored or name} {f'has shape {found}' if found else 'is missing'}, by config.json it has {shape}.",

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from ..contracts import FloatArray
+
+
+@runtime_checkable
+class HasRows(Protocol):
+    """What reads rows of a parameter without reading the rest."""
+
+    def rows(self, name: str, begin: int, end: int) -> FloatArray:
+        """Rows `begin` to `end`."""
+
+
+def rows_of(tensors: Mapping[str, FloatArray], name: str, begin: int, end: int) -> FloatArray:
+    """Rows of a parameter from wherever it lies; a scalar is a row of its own."""
+    if isinstance(tensors, HasRows):
+        return tensors.rows(name, begin, end)
+    value = tensors[name]
+    return value[begin:end] if value.ndim else value
 
 
 class RowReader(Mapping[str, FloatArray]):

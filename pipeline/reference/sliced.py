@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..contracts import FloatArray
+from ..errors import IntegrityError
 from ..families import Family
 from .rowreader import RowReader
 from .slices import Slice
@@ -69,21 +70,32 @@ class Sliced(RowReader):
         return whole[:, self._of_kept_layers(whole.shape[1])] if name == self._table else whole
 
     def rows(self, name: str, begin: int, end: int) -> FloatArray:
-        """As of `RowReader`, for the table of per-layer inputs."""
+        """As of `RowReader`."""
+        if self._cut(name):
+            return self[name][begin:end]
         return self._without(name, self._tensors.rows(self._names[name], begin, end))
 
     def picked(self, name: str, ids: npt.NDArray[np.int64]) -> FloatArray:
-        """As of `RowReader`, for the table of per-layer inputs."""
+        """As of `RowReader`, for what keeps its rows."""
         return self._without(name, self._tensors.picked(self._names[name], ids))
 
     def check_shape(self, name: str, expected: tuple[int, ...]) -> None:
-        """As of `RowReader`, for the table of per-layer inputs: the whole one is looked at."""
-        rows, columns = expected
-        self._tensors.check_shape(self._names[name], (rows, columns // len(self._kept) * self._layers))
+        """As of `RowReader`; of the table of per-layer inputs, the whole one is looked at."""
+        if self._cut(name):
+            if (found := self[name].shape) != expected:
+                raise IntegrityError(f"{name} has shape {found}, config.json says {expected}.", "Fetch it again.")
+            return
+        if name == self._table:
+            rows, columns = expected
+            expected = (rows, columns // len(self._kept) * self._layers)
+        self._tensors.check_shape(self._names[name], expected)
+
+    def _cut(self, name: str) -> bool:
+        """Whether a tensor has other rows than in the checkpoint, or is cut like one that has."""
+        return name in self._widths or name == self._projection
 
     def _without(self, name: str, rows: FloatArray) -> FloatArray:
-        assert name == self._table, name
-        return rows[:, self._of_kept_layers(rows.shape[1])]
+        return rows[:, self._of_kept_layers(rows.shape[1])] if name == self._table else rows
 
     def _of_kept_layers(self, size: int) -> npt.NDArray[np.int64]:
         """Where the values of kept layers stand among `size` that are stored layer by layer."""

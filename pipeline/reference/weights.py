@@ -19,6 +19,7 @@ from .. import families
 from ..contracts import FloatArray, Reference, Source
 from ..errors import IntegrityError, UnsupportedModel
 from ..families import Family
+from ..tensorfile import TensorFile
 from . import gguf, gguf_config
 from .adapter import Adapted, read_adapter
 from .prequantized import Packing, original_name, packing_of, unpacked
@@ -69,18 +70,16 @@ def gguf_path(source: Source) -> Path:
 
 
 class SafetensorsReader(RowReader):
-    """Tensors of one or several safetensors files, mapped; what is packed comes out as the floats it stands for."""
+    """Tensors of one or several safetensors files; what is packed comes out as the floats it stands for."""
 
     def __init__(self, source: Source, hidden: set[str], family: Family, packing: Packing | None = None) -> None:
-        import ml_dtypes  # noqa: F401  # teaches NumPy bfloat16, which safetensors then uses
-
-        self._files: dict[str, tuple[Any, str]] = {}
+        self._files: dict[str, tuple[TensorFile, str]] = {}
         self._packing = packing
-        self._holders: dict[str, Any] = {}
+        self._holders: dict[str, TensorFile] = {}
         self._transposed = tuple(f"{path}.weight" for path in family.transposed)
         for path in safetensors_paths(source):
             opened = open_safetensors(path)
-            for stored in opened.keys():  # noqa: SIM118
+            for stored in opened.names():
                 self._holders[stored] = opened
                 original = original_name(stored, packing)
                 if original and (name := full_name(original, family)) not in hidden:
@@ -103,8 +102,10 @@ class SafetensorsReader(RowReader):
     def rows(self, name: str, begin: int, end: int) -> FloatArray:
         """Rows `begin` to `end` of a matrix, without reading the rest."""
         file, stored = self._files[name]
+        if self._packed(stored) or name.endswith(self._transposed):
+            return self[name][begin:end]
         self._check_kind(file, stored)
-        return np.asarray(file.get_slice(stored)[begin:end]).astype(np.float32, copy=False)
+        return file.floats(stored, begin, end)
 
     def picked(self, name: str, ids: npt.NDArray[np.int64]) -> FloatArray:
         """The rows `ids` of a matrix."""
@@ -113,20 +114,25 @@ class SafetensorsReader(RowReader):
     def check_shape(self, name: str, expected: tuple[int, ...]) -> None:
         """Raise IntegrityError when a parameter is stored in another shape than `expected`."""
         file, stored = self._files[name]
-        found = tuple(file.get_slice(stored).get_shape())
+        found = self[name].shape if self._packed(stored) else file.shape(stored)
+        if name.endswith(self._transposed) and len(found) == 2:
+            found = found[::-1]
         if found != expected:
             raise IntegrityError(f"{name} has shape {found}, config.json says {expected}.", "Fetch it again.")
 
-    def _stored(self, file: Any, name: str) -> FloatArray:
-        path, _, leaf = name.rpartition(".")
-        if self._packing and leaf == self._packing.suffix:
+    def _packed(self, stored: str) -> bool:
+        return self._packing is not None and stored.endswith(f".{self._packing.suffix}")
+
+    def _stored(self, file: TensorFile, name: str) -> FloatArray:
+        path, _, _ = name.rpartition(".")
+        if self._packing and self._packed(name):
             return self._unpacked(path, self._packing)
         self._check_kind(file, name)
-        return np.asarray(file.get_tensor(name)).astype(np.float32, copy=False)
+        return file.floats(name)
 
     @staticmethod
-    def _check_kind(file: Any, name: str) -> None:
-        kind = file.get_slice(name).get_dtype()
+    def _check_kind(file: TensorFile, name: str) -> None:
+        kind = file.kind(name)
         if kind not in FLOATS:
             raise UnsupportedModel(
                 f"{name} is stored as {kind}: kobako starts from float weights, not from quantized ones.",
@@ -135,11 +141,15 @@ class SafetensorsReader(RowReader):
 
     def _unpacked(self, path: str, packing: Packing) -> FloatArray:
         try:
-            return unpacked(lambda name: np.asarray(self._holders[name].get_tensor(name)), path, packing)
+            return unpacked(self._as_stored, path, packing)
         except (KeyError, ValueError, IndexError, TypeError) as error:
             raise IntegrityError(
                 f"{path} is not packed as {packing.method} packs ({error}).", "Fetch it again, or name the original."
             ) from error
+
+    def _as_stored(self, name: str) -> npt.NDArray[Any]:
+        file = self._holders[name]
+        return file.floats(name) if file.kind(name) == "BF16" else file.read(name)
 
 
 def full_name(stored: str, family: Family) -> str:
@@ -177,12 +187,12 @@ def safetensors_paths(source: Source) -> list[Path]:
     return [source.directory / path for path in sorted(present)]
 
 
-def open_safetensors(path: Path) -> Any:
-    """A safetensors file, mapped, after its header was checked against its size. Raises IntegrityError naming it."""
-    from safetensors import SafetensorError, safe_open
+def open_safetensors(path: Path) -> TensorFile:
+    """A safetensors file, after its header was checked against its size. Raises IntegrityError naming it."""
+    from safetensors import SafetensorError
 
     try:
-        return safe_open(path, framework="numpy")
+        return TensorFile(path)
     except (SafetensorError, OSError) as error:
         raise IntegrityError(
             f"{path.name} ({path.stat().st_size if path.exists() else 0:,} bytes) is damaged: {error}.",

@@ -42,6 +42,7 @@ def expect(
     """
     from ..reference.eager import quantized_model
     from ..reference.model import reference_model
+    from ..reference.residence import READING
 
     tokenizer, facts, stops = ShippedTokenizer(quantized.tokenizer_dir), facts_of(quantized.directory), set[int]()
     stops.update(stop_ids(quantized.directory))
@@ -51,13 +52,13 @@ def expect(
     begin, never = split[0][1], facts[NEVER]
     sources = proof_sources([source for source, _ in split], tokenizer, options.context_tokens)
     progress(0.05, "the original model answers the texts")
-    original_model = reference_model(reference)
+    original_model = reference_model(reference, budget=READING)
     rows = [answer(original_model, one, begin, ANSWER_TOKENS, Ends(set(), never))[0] for one in sources]
     scratch, windows = out / "original.npy", np.asarray(rows, np.int32)
     script = Script(sources, windows, split, Ends(stops, never))
     original = answers_of(original_model, "float", replace(script, prompts=[]), scratch)
     del original_model
-    model = quantized_model(quantized)
+    model = quantized_model(quantized, budget=READING)
     figures: dict[str, Any] = {
         "model_type": quantized.model_type, "prompts": prompts, "prompt_ids": prompt_ids, "sources": sources,
         "stop_ids": sorted(stops),

@@ -6,21 +6,18 @@ every page of it would count as memory of this process until the end.
 
 from __future__ import annotations
 
-import json
-import struct
-from collections.abc import Mapping
+import math
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from kobako.pipeline.contracts import Quantized
+from kobako.pipeline.tensorfile import DTYPES, TensorFile
 from kobako.pipeline.weights import WEIGHTS_FILE, QuantizedWeights
 
-DTYPES = {"I8": np.int8, "U8": np.uint8, "F16": np.float16, "F32": np.float32}
-"""Of the tensors that `kobako.pipeline.weights` writes, as safetensors names them."""
 _maps: WeakValueDictionary[int, np.memmap[Any, Any]] = WeakValueDictionary()
 """What is mapped now, by address."""
 
@@ -41,21 +38,19 @@ def place_of(tensor: torch.Tensor) -> tuple[Path, int] | None:
     return None
 
 
-class _Tensors:
-    """A safetensors file as `QuantizedWeights` reads one, without the copy that its library makes of each tensor."""
+class _MappedFile(TensorFile):
+    """A safetensors file whose tensors are read when their values are."""
 
     def __init__(self, path: Path) -> None:
-        with path.open("rb") as file:
-            length = struct.unpack("<Q", file.read(8))[0]
-            self._entries: Mapping[str, Any] = json.loads(file.read(length))
-        begin = 8 + length
-        self._data = mapped_bytes(path, begin, path.stat().st_size - begin)
+        super().__init__(path)
+        self._data = mapped_bytes(path, 0, path.stat().st_size)
 
-    def get_tensor(self, name: str) -> npt.NDArray[Any]:
-        entry = self._entries[name]
-        begin, end = entry["data_offsets"]
-        found: npt.NDArray[Any] = self._data[begin:end].view(DTYPES[entry["dtype"]])
-        return np.asarray(found.reshape(entry["shape"]))
+    def read(self, name: str) -> npt.NDArray[Any]:
+        """A tensor over the mapped bytes."""
+        stored = self._stored[name]
+        kind = DTYPES[stored.kind]
+        end = stored.offset + math.prod(stored.shape) * kind.itemsize
+        return np.asarray(self._data[stored.offset : end].view(kind).reshape(stored.shape))
 
 
 class MappedWeights(QuantizedWeights):
@@ -63,7 +58,7 @@ class MappedWeights(QuantizedWeights):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._file = cast("Any", _Tensors(path))
+        self._file = _MappedFile(path)
 
 
 def map_weights(quantized: Quantized) -> MappedWeights:

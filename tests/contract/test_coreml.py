@@ -220,7 +220,7 @@ def scaled_up(source: Quantized, directory: Path) -> Quantized:
     tensors = dict(open_weights(source.directory).items())
     embedding = np.array(tensors["model.embed_tokens.weight"])
     embedding[:, 3] = 600.0
-    write_weights(directory / "weights.safetensors", {**tensors, "model.embed_tokens.weight": embedding})
+    write_weights(directory / "weights.safetensors", {**tensors, "model.embed_tokens.weight": embedding}.items())
     return dataclasses.replace(source, directory=directory)
 
 

@@ -221,7 +221,9 @@ def test_every_layer_is_one_delegate_and_few_operators_stay_outside(exported: Ma
     assert len(forward["delegates"]) == 4
     assert forward["host_operators"]["llama::update_cache.out"] == 4
     assert not {"aten::linear.out", "aten::mm.out", "aten::mul.out", "aten::mean.out"} & set(forward["host_operators"])
-    assert sum(delegate["constants"].get("qbint4", 0) for delegate in forward["delegates"]) == 8  # a layer's: q, k and v; o; gate and up; down
+    assert (
+        sum(delegate["constants"].get("qbint4", 0) for delegate in forward["delegates"]) == 8
+    )  # a layer's: q, k and v; o; gate and up; down
     assert found["metadata"] == {
         "get_max_seq_len": CONTEXT, "get_max_context_len": CONTEXT, "get_eos_ids": 2, "get_bos_id": 1,
         "get_vocab_size": 384, "get_n_layers": 2, "use_kv_cache": True, "enable_dynamic_shape": True,

@@ -59,7 +59,7 @@ def test_rounding_what_lies_on_the_grid_changes_nothing() -> None:
 def test_file_round_trip(tmp_path: Path) -> None:
     weight = np.random.default_rng(2).normal(size=(8, 64)).astype(np.float32)
     tensors = {"a.weight": round_to_nearest(weight, 4, 32), "norm": np.ones(8, np.float32)}
-    write_weights(tmp_path / "w.safetensors", tensors)
+    write_weights(tmp_path / "w.safetensors", tensors.items())
     read = QuantizedWeights(tmp_path / "w.safetensors")
     assert set(read) == {"a.weight", "norm"}
     tensor = read["a.weight"]

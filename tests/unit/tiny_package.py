@@ -139,7 +139,7 @@ def _quantized(directory: Path) -> Quantized:
     (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": 2}))
     matrix = np.linspace(-1, 1, 64 * 16, dtype=np.float32).reshape(64, 16)
     tensors = {"model.layers.0.mlp.up_proj.weight": round_to_nearest(matrix, 8, None)}
-    write_weights(directory / WEIGHTS_FILE, tensors)
+    write_weights(directory / WEIGHTS_FILE, tensors.items())
     return Quantized(name="toy", directory=directory, recipe=RECIPES["int8"], model_type="llama")
 
 

@@ -28,7 +28,7 @@ def contents(home: Path) -> Contents:
     """The smallest package: one target, one file, one check."""
     (home / "model.pte").write_bytes(b"12345")
     (home / "config.json").write_text('{"model_type": "llama"}')
-    write_weights(home / WEIGHTS_FILE, {"model.norm.weight": np.ones(4, np.float32)})
+    write_weights(home / WEIGHTS_FILE, [("model.norm.weight", np.ones(4, np.float32))])
     recipe = RECIPES["int8"]
     check = Check(part="weights", name="integers", value="1 tensor", demand="identical", passed=True)
     report = Report(target="executorch", recipe="int8", activations="float32", checks=(check,), figures={})
