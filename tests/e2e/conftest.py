@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ class Shown:
     code: int
     out: str
     err: str
-    seconds: float
+    cpu_seconds: float
 
     @property
     def json(self) -> Any:
@@ -37,12 +37,14 @@ Call = Callable[..., Shown]
 
 
 def call_kobako(*arguments: object, timeout: float = 1500, **environment: str) -> Shown:
-    started = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [KOBAKO, *map(str, arguments)], capture_output=True, text=True, env=os.environ | environment,
         stdin=subprocess.DEVNULL, timeout=timeout, check=False,
     )  # fmt: skip
-    return Shown(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Shown(done.returncode, done.stdout, done.stderr, cpu_seconds)
 
 
 @pytest.fixture(scope="session")

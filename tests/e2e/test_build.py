@@ -53,7 +53,7 @@ def test_a_second_build_does_nothing_and_is_quick(built: Path, kobako: Call) -> 
     assert shown.code == 0
     assert shown.json["unchanged"] is True
     assert (built / "kobako.json").stat().st_mtime_ns == before
-    assert shown.seconds < 3.0
+    assert shown.cpu_seconds < 3.0
 
 
 @pytest.mark.parametrize("target", TARGETS)
