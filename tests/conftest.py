@@ -28,6 +28,7 @@ ONE_AFTER_ANOTHER = ("tests/e2e/", "tests/faults/")
 """Their builds use all cores, and share what they build."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tell pytest-xdist, where it is used, what belongs together: a file's fixtures are made once, e2e is one group.
 

@@ -60,7 +60,8 @@ def functions(
 ) -> tuple[dict[str, Lowered], int]:  # fmt: skip
     """Both functions, and how many of their layers were converted: the others are copies of these."""
     from .graph import stateful_model
-    from .replicate import cut, expanded, plan
+    from .prototype import cut, plan
+    from .replicate import expanded
 
     chunks = {"decode": 1, "prefill": options.prefill_tokens}
 

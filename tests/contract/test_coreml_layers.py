@@ -72,11 +72,11 @@ def export(quantized: Quantized, out: Path) -> Exported:
 def test_copied_layers_say_and_are_what_converted_ones_are(
     shape: Shape, converted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kobako.targets.coreml import replicate
+    from kobako.targets.coreml import prototype
 
     quantized = make(tmp_path / "model", shape, "int4", write_tiny_tokenizer)
     few = export(quantized, tmp_path / "few")
-    monkeypatch.setattr(replicate, "plan", lambda *_: None)
+    monkeypatch.setattr(prototype, "plan", lambda *_: None)
     whole = export(quantized, tmp_path / "whole")
     assert few.details["converted_layers"] == converted
     assert whole.details["converted_layers"] == shape.options["num_hidden_layers"]
