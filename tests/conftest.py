@@ -28,17 +28,16 @@ ONE_AFTER_ANOTHER = ("tests/e2e/", "tests/faults/")
 """Their builds use all cores, and share what they build."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell pytest-xdist, where it is used, what belongs together: a file's fixtures are made once, e2e is one group.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Tell pytest-xdist, where it is used, what belongs together: a file's fixtures are made once, e2e is one group."""
+    place = item.nodeid.partition("::")[0]
+    group = next((several for several in ONE_AFTER_ANOTHER if place.startswith(several)), place)
+    item.add_marker(pytest.mark.xdist_group(group))
 
-    The longest goes first, so that it does not end alone.
-    """
-    places = {item: item.nodeid.partition("::")[0] for item in items}
-    for item, place in places.items():
-        group = next((long for long in ONE_AFTER_ANOTHER if place.startswith(long)), place)
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: not places[item].startswith(ONE_AFTER_ANOTHER))
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest group goes first, so that it does not end alone."""
+    items.sort(key=lambda item: not item.nodeid.startswith(ONE_AFTER_ANOTHER))
 
 
 def write_tiny_tokenizer(directory: Path) -> None:
