@@ -24,20 +24,9 @@ CHAT_TEMPLATE = (
 )
 
 
-ONE_AFTER_ANOTHER = ("tests/e2e/", "tests/faults/")
-"""Their builds use all cores, and share what they build."""
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Tell pytest-xdist, where it is used, what belongs together: a file's fixtures are made once, e2e is one group."""
-    place = item.nodeid.partition("::")[0]
-    group = next((several for several in ONE_AFTER_ANOTHER if place.startswith(several)), place)
-    item.add_marker(pytest.mark.xdist_group(group))
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest group goes first, so that it does not end alone."""
-    items.sort(key=lambda item: not item.nodeid.startswith(ONE_AFTER_ANOTHER))
+    """The longest files go first, so that none of them ends alone where the suite runs in two processes."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/e2e/"))
 
 
 def write_tiny_tokenizer(directory: Path) -> None:
