@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from .contracts import Progress, no_progress
@@ -98,7 +99,11 @@ class Workers:
         """
         if self._stopped:
             raise TargetCrashed(f"{operation} was not started: the build is stopping.")
-        process = _start(operation, arguments, log, threads or self._limits.threads)
+        with TemporaryDirectory(prefix="kobako-", ignore_cleanup_errors=True) as scratch:
+            process = _start(operation, arguments, log, threads or self._limits.threads, scratch)
+            return self._followed(operation, process, log, progress)
+
+    def _followed(self, operation: str, process: subprocess.Popen[bytes], log: Path, progress: Progress) -> Outcome:
         self._running.add(process)
         guard = _Guard(process, self._limits)
         guard.start()
@@ -139,12 +144,16 @@ SECRET = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|KEY|PAT|AU
 """Names of environment variables that no operation needs and no file that it reads should meet."""
 
 
-def _start(operation: str, arguments: Mapping[str, Any], log: Path, threads: int) -> subprocess.Popen[bytes]:
+def _start(
+    operation: str, arguments: Mapping[str, Any], log: Path, threads: int, scratch: str
+) -> subprocess.Popen[bytes]:
+    """The worker, its job told; vendors leave files behind in its temporary directory `scratch`."""
     environment = {name: value for name, value in os.environ.items() if not SECRET.search(name)} | {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
+        "TMPDIR": scratch,
     }
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as printed:

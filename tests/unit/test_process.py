@@ -46,6 +46,18 @@ def test_value_progress_and_noise(workers: Workers, monkeypatch: pytest.MonkeyPa
     assert seen == [(0.5, "half")]
 
 
+def test_what_a_worker_leaves_in_its_temporary_directory_is_removed(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake_worker(
+        monkeypatch, tmp_path,
+        'import tempfile; left = tempfile.mkdtemp(); print(json.dumps({"value": left, "peak_rss_bytes": 5}))',
+    )  # fmt: skip
+    left = Path(workers.run("op", {}, log=tmp_path / "log").value)
+    assert left.parent.name.startswith("kobako-")
+    assert not left.parent.exists()
+
+
 def test_a_crash_names_the_signal_and_shows_the_log(
     workers: Workers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
