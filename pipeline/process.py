@@ -153,6 +153,7 @@ def _start(
         "MKL_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
+        "PYTHONHASHSEED": "0",  # vendors go through sets: the same inputs shall give the same bytes
         "TMPDIR": scratch,
     }
     log.parent.mkdir(parents=True, exist_ok=True)
