@@ -120,5 +120,5 @@ def widened(quantized: Quantized, out: Path) -> Quantized:
         return QuantizedTensor(codes, np.full((outputs, groups), 2.0**-9, np.float32), tensor.bits)
 
     weights = open_weights(quantized.directory)
-    write_weights(directory / WEIGHTS_FILE, {name: wide(name, weights[name]) for name in weights})
+    write_weights(directory / WEIGHTS_FILE, ((name, wide(name, weights[name])) for name in weights))
     return replace(quantized, directory=directory)

@@ -25,7 +25,7 @@ NIBBLES = QuantizedTensor(SYMMETRIC.codes, SYMMETRIC.scales, 4, SHIFTS)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory with weights of every kind, read in pieces shorter than any of them."""
     monkeypatch.setattr(pieces, "PIECE_BYTES", 40)
-    write_weights(tmp_path / WEIGHTS_FILE, {"norm": NORM, "half": HALF, "bytes": BYTES, "nibbles": NIBBLES})
+    write_weights(tmp_path / WEIGHTS_FILE, {"norm": NORM, "half": HALF, "bytes": BYTES, "nibbles": NIBBLES}.items())
     return tmp_path
 
 
