@@ -20,7 +20,16 @@ from .heads import EncoderTask
 from .protocols import Target
 
 ROOT = Path(__file__).parent
-SHARED = ("contracts.py", "protocols.py", "weights.py", "tensorfile.py", "embeddings", "families", "heads.py")
+SHARED = (
+    "contracts.py",
+    "protocols.py",
+    "weights.py",
+    "tensorfile.py",
+    "pieces.py",
+    "embeddings",
+    "families",
+    "heads.py",
+)
 CODE: Mapping[str, tuple[str, ...]] = {
     "load": ("reference",),
     "quantize": (
@@ -68,9 +77,9 @@ CODE: Mapping[str, tuple[str, ...]] = {
         "texts",
     ),
     "export": (
-        "pieces.py",
         "reference/eager.py",
         "reference/encoder.py",
+        "reference/positions.py",
         "reference/seq2seq.py",
         "reference/structure.py",
         "seq2seq/facts.py",

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+
+from .pieces import file_pieces
 
 Array = npt.NDArray[Any]
 DTYPES: Mapping[str, np.dtype[Any]] = {
@@ -63,6 +65,9 @@ class TensorFile:
             for name, told in header.items()
         }
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored
+
     def names(self) -> list[str]:
         """The tensors' names."""
         return list(self._stored)
@@ -79,6 +84,13 @@ class TensorFile:
         """A whole tensor as it is stored; bfloat16 as its bits."""
         stored = self._stored[name]
         return self._values(stored, 0, math.prod(stored.shape)).reshape(stored.shape)
+
+    def pieces(self, name: str) -> Iterator[Array]:
+        """The values in row-major order, without their shape; a piece is valid until the next one is asked for."""
+        stored = self._stored[name]
+        kind = DTYPES[stored.kind]
+        for piece in file_pieces(self.path, stored.offset, math.prod(stored.shape) * kind.itemsize):
+            yield piece.view(kind)
 
     def rows(self, name: str, begin: int, end: int) -> Array:
         """Rows `begin` to `end` of a tensor as they are stored; a scalar is a row of its own."""

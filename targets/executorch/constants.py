@@ -27,22 +27,58 @@ def unchanged(rows: torch.Tensor) -> torch.Tensor:
     return rows
 
 
-class RowsOf(FileBackedData):
-    """The bytes of a tensor's packed rows, for ExecuTorch's writer; nothing is kept but the mapped tensor."""
+class Pieces(FileBackedData):
+    """Bytes that come piece by piece, for ExecuTorch's writer, which asks data to write themselves."""
 
-    def __init__(self, tensor: torch.Tensor, pack: Pack = unchanged) -> None:
-        self.tensor, self.pack = tensor, pack
-        self._size = len(tensor) * pack(tensor[:1]).nbytes
+    def __init__(self, size: int) -> None:
+        self._size = size
         self._digest: bytes | None = None
 
     def __len__(self) -> int:
         return self._size
 
-    def __deepcopy__(self, _memo: object) -> RowsOf:
+    def __deepcopy__(self, _memo: object) -> Pieces:
         return self
 
-    def parts(self) -> Iterator[memoryview]:
+    def parts(self) -> Iterator[bytes | memoryview]:
         """All bytes, in order."""
+        raise NotImplementedError
+
+    def prefix(self, size: int) -> bytes:
+        """The first bytes."""
+        raise NotImplementedError
+
+    def sha256(self) -> bytes:
+        """Digest of all bytes."""
+        if self._digest is None:
+            digest = hashlib.sha256()
+            for part in self.parts():
+                digest.update(part)
+            self._digest = digest.digest()
+        return self._digest
+
+    def to_bytes(self) -> bytes:
+        """All bytes at once."""
+        return b"".join(self.parts())
+
+    def write_to_file(self, outfile: IO[bytes]) -> None:
+        """Write all bytes."""
+        for part in self.parts():
+            outfile.write(part)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class RowsOf(Pieces):
+    """The packed rows of a tensor; nothing is kept but the mapped tensor."""
+
+    def __init__(self, tensor: torch.Tensor, pack: Pack = unchanged) -> None:
+        super().__init__(len(tensor) * pack(tensor[:1]).nbytes)
+        self.tensor, self.pack = tensor, pack
+
+    def parts(self) -> Iterator[bytes | memoryview]:
+        """All rows, some at a time."""
         step = max(1, BYTES_AT_ONCE // max(1, self.tensor[:1].nbytes))
         for start in range(0, len(self.tensor), step):
             yield raw(self.pack(self.rows(start, min(start + step, len(self.tensor)))))
@@ -57,7 +93,7 @@ class RowsOf(FileBackedData):
         return torch.from_numpy(read).view(rows.dtype).view(rows.shape)
 
     def prefix(self, size: int) -> bytes:
-        """The first bytes."""
+        """The first bytes, of as few rows as it takes."""
         found = bytearray()
         for start in range(len(self.tensor)):
             found += raw(self.pack(self.rows(start, start + 1)))
@@ -65,72 +101,28 @@ class RowsOf(FileBackedData):
                 break
         return bytes(found[:size])
 
-    def sha256(self) -> bytes:
-        """Digest of all bytes."""
-        if self._digest is None:
-            digest = hashlib.sha256()
-            for part in self.parts():
-                digest.update(part)
-            self._digest = digest.digest()
-        return self._digest
 
-    def to_bytes(self) -> bytes:
-        """All bytes at once."""
-        return b"".join(self.parts())
-
-    def write_to_file(self, outfile: IO[bytes]) -> None:
-        """Write all bytes."""
-        for part in self.parts():
-            outfile.write(part)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-class Joined(FileBackedData):
+class Joined(Pieces):
     """Constants one behind the other, as one."""
 
     def __init__(self, pieces: Sequence[Any]) -> None:
+        super().__init__(sum(len(piece) for piece in pieces))
         self.pieces = pieces
-        self._size = sum(len(piece) for piece in pieces)
-        self._digest: bytes | None = None
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __deepcopy__(self, _memo: object) -> Joined:
-        return self
 
     def parts(self) -> Iterator[bytes | memoryview]:
-        """All bytes, in order."""
+        """All of the first, then of the next."""
         for piece in self.pieces:
             yield from parts_of(piece)
 
     def prefix(self, size: int) -> bytes:
-        """The first bytes."""
-        first = self.pieces[0]
-        return bytes(first[:size]) if isinstance(first, bytes) else bytes(first.prefix(size))
-
-    def sha256(self) -> bytes:
-        """Digest of all bytes."""
-        if self._digest is None:
-            digest = hashlib.sha256()
-            for part in self.parts():
-                digest.update(part)
-            self._digest = digest.digest()
-        return self._digest
-
-    def to_bytes(self) -> bytes:
-        """All bytes at once."""
-        return b"".join(self.parts())
-
-    def write_to_file(self, outfile: IO[bytes]) -> None:
-        """Write all bytes."""
-        for part in self.parts():
-            outfile.write(part)
-
-    def close(self) -> None:
-        """Nothing is open."""
+        """The first bytes, of as many pieces as it takes."""
+        found = b""
+        for piece in self.pieces:
+            wanted = size - len(found)
+            found += piece[:wanted] if isinstance(piece, bytes) else piece.prefix(wanted)
+            if len(found) == size:
+                break
+        return found
 
 
 def joined(pieces: Sequence[Any]) -> Any:
@@ -152,7 +144,7 @@ def constant(tensor: torch.Tensor, pack: Pack = unchanged) -> Any:
 
 def parts_of(data: Any) -> Iterator[bytes | memoryview]:
     """The bytes of what `constant` or `joined` gives."""
-    if isinstance(data, RowsOf | Joined):
+    if isinstance(data, Pieces):
         yield from data.parts()
     else:
         yield data

@@ -19,7 +19,8 @@ from kobako.pipeline import families
 from kobako.pipeline.contracts import Exported, ExportOptions, FloatArray, Progress, Quantized
 from kobako.pipeline.errors import BadArtifact
 from kobako.pipeline.reference.eager import empty_seq2seq, load_config
-from kobako.pipeline.reference.seq2seq import Continues, Reads, refit, state_shape, table_paths
+from kobako.pipeline.reference.positions import refit
+from kobako.pipeline.reference.seq2seq import Continues, Reads, state_shape, table_paths
 from kobako.pipeline.reference.structure import is_norm, norm_facts
 from kobako.pipeline.seq2seq.facts import facts_of
 from torch import nn

@@ -57,7 +57,8 @@ def traceable(quantized: Quantized, context: int) -> list[trace.Step]:
     """All signatures: modules, and sample arguments by name."""
     import torch
     from kobako.pipeline.reference.eager import empty_seq2seq, load_config
-    from kobako.pipeline.reference.seq2seq import Continues, Reads, refit, state_names, state_shape, used_by
+    from kobako.pipeline.reference.positions import refit
+    from kobako.pipeline.reference.seq2seq import Continues, Reads, state_names, state_shape, used_by
     from kobako.pipeline.reference.structure import encoder_lengths
     from transformers import AttentionInterface
 

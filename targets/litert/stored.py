@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from kobako.pipeline.contracts import FloatArray, Int8Array
-from kobako.pipeline.pieces import TensorFile
+from kobako.pipeline.tensorfile import TensorFile
 from kobako.pipeline.weights import SCALES_SUFFIX, SHIFT_SCALES_SUFFIX, SHIFTS_SUFFIX, WEIGHTS_FILE
 
 Bytes = npt.NDArray[np.uint8]
@@ -66,15 +66,15 @@ def stored_parameters(quantized_dir: Path) -> Mapping[str, Stored]:
     """All parameters of a Quantized's directory, by name."""
     file = TensorFile(quantized_dir / WEIGHTS_FILE)
     beside = (SCALES_SUFFIX, SHIFTS_SUFFIX, SHIFT_SCALES_SUFFIX)
-    return {name: _stored(file, name) for name in file.names if not name.endswith(beside)}
+    return {name: _stored(file, name) for name in file.names() if not name.endswith(beside)}
 
 
 def _stored(file: TensorFile, name: str) -> Stored:
-    if name + SCALES_SUFFIX not in file.names:
-        half = file.dtype(name) == np.float16
+    if name + SCALES_SUFFIX not in file:
+        half = file.kind(name) == "F16"
         return Stored(kind="FLOAT16" if half else "FLOAT32", shape=file.shape(name), pieces=lambda: _raw(file, name))
     shifts = None
-    if name + SHIFTS_SUFFIX in file.names:
+    if name + SHIFTS_SUFFIX in file:
         shifts = _codes(file, name + SHIFTS_SUFFIX, name + SHIFT_SCALES_SUFFIX, 8)
     return _codes(file, name, name + SCALES_SUFFIX, int(file.metadata[name + ".bits"]), shifts)
 

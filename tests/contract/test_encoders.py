@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -55,16 +55,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         return source, exported[shape.name, recipe, target]
 
     return get
-
-
-@pytest.fixture(scope="module")
-def figures() -> Iterator[dict[str, Any]]:
-    """What was measured, by family; added to $KOBAKO_SUPPORT at the end."""
-    found: dict[str, Any] = {}
-    yield found
-    if out := os.environ.get("KOBAKO_SUPPORT"):
-        known = json.loads(Path(out).read_text()) if Path(out).is_file() else {}
-        Path(out).write_text(json.dumps(known | found, indent=1) + "\n")
 
 
 def failures(checks: list[Any]) -> list[str]:

@@ -6,8 +6,7 @@ With ``KOBAKO_SUPPORT=FILE`` the figures are written there: `scripts/support` ke
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -59,15 +58,6 @@ def standards(made: Made) -> Callable[[Shape, str, str], Standard]:
         return known[key]
 
     return get
-
-
-@pytest.fixture(scope="module")
-def figures() -> Iterator[dict[str, Any]]:
-    """What was measured, by family; written to $KOBAKO_SUPPORT at the end."""
-    found: dict[str, Any] = {}
-    yield found
-    if out := os.environ.get("KOBAKO_SUPPORT"):
-        Path(out).write_text(json.dumps(found, indent=1) + "\n")
 
 
 def note(figures: dict[str, Any], shape: Shape, case: str, kl_nats: float) -> None:

@@ -6,8 +6,7 @@ With ``KOBAKO_SUPPORT=FILE`` the figures are added there: `scripts/support` keep
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -54,16 +53,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         return source, exported[shape.name, recipe, target]
 
     return get
-
-
-@pytest.fixture(scope="module")
-def figures() -> Iterator[dict[str, Any]]:
-    """What was measured, by family; added to $KOBAKO_SUPPORT at the end."""
-    found: dict[str, Any] = {}
-    yield found
-    if out := os.environ.get("KOBAKO_SUPPORT"):
-        known = json.loads(Path(out).read_text()) if Path(out).is_file() else {}
-        Path(out).write_text(json.dumps(known | found, indent=1) + "\n")
 
 
 def note(figures: dict[str, Any], shape: Shape, case: str, kl_nats: float) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from kobako.pipeline import pieces
 from kobako.pipeline.contracts import Int8Array
-from kobako.pipeline.pieces import TensorFile, file_pieces
+from kobako.pipeline.pieces import file_pieces
+from kobako.pipeline.tensorfile import TensorFile
 from kobako.pipeline.weights import WEIGHTS_FILE, QuantizedTensor, Shifts, round_to_nearest, write_weights
 from kobako.targets.litert.stored import Stored, stored_parameters
 

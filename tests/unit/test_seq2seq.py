@@ -13,7 +13,8 @@ from kobako.pipeline.contracts import RECIPES, Exported, no_progress
 from kobako.pipeline.errors import UnsupportedModel, UnsupportedRecipe, UsageError
 from kobako.pipeline.kvcache import cache_shapes
 from kobako.pipeline.reference.eager import empty_seq2seq, quantized_model
-from kobako.pipeline.reference.seq2seq import Continues, Reads, refit, state_shape
+from kobako.pipeline.reference.positions import refit
+from kobako.pipeline.reference.seq2seq import Continues, Reads, state_shape
 from kobako.pipeline.seq2seq.limits import check_recipe
 from kobako.pipeline.seq2seq.runtime import Seq2SeqRuntime
 from kobako.pipeline.seq2seq.tasks import own_tasks, tasks_of
