@@ -23,12 +23,13 @@ RSS_BYTES_PER_PARAMETER = {
     "load": 0.0,
     "quantize": 2.6,
     "expect": 2.6,
-    "executorch": 0.5,
+    "executorch": 1.7,
     "coreml": 3.0,
     "litert": 2.8,
 }
-"""Growth with the model, from builds of SmolLM2-135M; rounded up. Of `quantize` and `expect` it is what the budgets of
-`kobako.pipeline.reference.residence` are made for: 1.3 × the checkpoint in bfloat16."""
+"""Growth with the model. Of a target it is that of the proof, whose runtime packs the weights once more (an export
+holds none of them), between SmolLM2-135M and a random llama of 1.2 billion in int8. Of `quantize` and `expect` it is
+what the budgets of `kobako.pipeline.reference.residence` are made for: 1.3 × the checkpoint in bfloat16."""
 
 
 @dataclass(frozen=True, kw_only=True)

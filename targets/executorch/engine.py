@@ -20,7 +20,6 @@ from kobako.pipeline.tokens import ShippedTokenizer
 
 from .pte import HINT, open_pte
 from .runtime import PteRuntime
-from .threads import leave_threads_to_executorch
 
 
 class TextRunner:
@@ -110,7 +109,6 @@ class TextRunner:
 
 def load_runner(path: Path, tokenizer: Path) -> Any:
     """ExecuTorch's runner for a model and a tokenizer. Raises BadArtifact."""
-    leave_threads_to_executorch()
     import executorch.extension.llm.custom_ops.custom_ops
     import executorch.kernels.quantized  # noqa: F401
     from executorch.extension.llm.runner import TextLLMRunner

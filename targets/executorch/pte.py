@@ -16,6 +16,8 @@ from typing import Any
 
 from kobako.pipeline.errors import BadArtifact
 
+from .threads import leave_threads_to_executorch
+
 NAMES_KEY = "kobako.names"  # named data: JSON, Hugging Face parameter name → key of its codes
 ROWS_ENTRY = "kobako.rows"
 """In the names: a table's parameter, and how many rows and columns its constant has."""
@@ -128,6 +130,7 @@ def mapped(file: Any, path: Path) -> Iterator[mmap.mmap]:
 
 def parse(path: Path, data: mmap.mmap) -> PteFile:
     """Check the headers and extents of a .pte and read its program. Raises BadArtifact."""
+    leave_threads_to_executorch()  # here, because what follows is the first to import torch where a .pte is used
     from executorch.exir._serialize._flatbuffer_program import _flatbuffer_to_program
 
     head = data[: HEADER_AT + HEADER.size]

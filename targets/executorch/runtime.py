@@ -12,7 +12,6 @@ from kobako.pipeline.contracts import Exported, FloatArray
 from kobako.pipeline.errors import BadArtifact, UsageError
 
 from .pte import HINT, open_pte
-from .threads import leave_threads_to_executorch
 
 
 def load_module(path: Path, method: str = "forward") -> Any:
@@ -23,7 +22,6 @@ def load_module(path: Path, method: str = "forward") -> Any:
     with open_pte(path) as pte:
         if method not in pte.method_names():
             raise BadArtifact(f"{path.name} has no method {method!r}.", "Give the .pte of a language model.")
-    leave_threads_to_executorch()
     import executorch.extension.llm.custom_ops.custom_ops
     import executorch.kernels.quantized  # noqa: F401
     from executorch.extension.pybindings.portable_lib import Verification, _load_for_executorch
