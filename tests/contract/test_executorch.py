@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kobako.pipeline.codec import to_json
 from kobako.pipeline.contracts import RECIPES, Exported, ExportOptions, Quantized, no_progress
 from kobako.pipeline.errors import BadArtifact, UnsupportedModel, UsageError
 from kobako.pipeline.protocols import Engine, Runtime
@@ -82,6 +84,33 @@ def test_importing_the_target_imports_no_vendor() -> None:
     code = "import sys, kobako.targets.executorch; print([m for m in ('torch', 'executorch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@heavy
+@pytest.mark.parametrize("first", ["stored_weights", "runtime", "engine"])
+def test_torch_is_told_to_start_no_threads_of_its_own_before_it_is_imported(exported: Make, first: str) -> None:
+    code = """
+import json, os, sys
+from kobako.pipeline.codec import from_json
+from kobako.pipeline.contracts import Exported
+from kobako.targets.executorch import TARGET
+
+class Watch:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            print("threads", os.environ["MKL_NUM_THREADS"])
+
+sys.meta_path.insert(0, Watch())
+made = getattr(TARGET, sys.argv[1])(from_json(json.loads(sys.argv[2]), Exported))
+if sys.argv[1] == "stored_weights":
+    next(made)
+"""
+    told = json.dumps(to_json(exported("int8")))
+    done = subprocess.run(
+        [sys.executable, "-c", code, first, told], capture_output=True, text=True, check=True,
+        env=os.environ | {"MKL_NUM_THREADS": "2"},
+    )  # fmt: skip
+    assert [line for line in done.stdout.splitlines() if line.startswith("threads")] == ["threads 1"]
 
 
 @heavy
