@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +186,15 @@ def make(directory: Path, shape: Shape, recipe: str, write_tokenizer: Any) -> Qu
     return Quantized(
         name=f"tiny-{shape.model_type}", directory=directory, recipe=RECIPES[recipe], model_type=shape.model_type
     )
+
+
+def with_layers(
+    directory: Path, model_type: str, layer_types: list[str], write_tokenizer: Any, recipe: str = "int8"
+) -> Quantized:
+    """A tiny model with these layers; full attention and a window have ropes of their own in Gemma 3."""
+    shape = next(one for one in SHAPES if one.model_type == model_type)
+    options = {**shape.options, "num_hidden_layers": len(layer_types), "layer_types": layer_types}
+    return make(directory, replace(shape, options=options), recipe, write_tokenizer)
 
 
 def random_values(name: str, shape: Any, family: Any) -> Any:

@@ -19,7 +19,7 @@ from torch import fx, nn
 from .delegates import Delegate, Writer
 from .fuse import AND
 from .graph import OWN_PREFIX, Flat, Tensors
-from .pte import NAMES_KEY
+from .pte import INSIDE, NAMES_KEY
 from .segments import Segment, Step
 from .tables import is_table, key_of, put_back, stand_in
 
@@ -85,7 +85,7 @@ def weight_names(keys: Mapping[str, str], aliases: Mapping[str, str], tensors: T
             continue
         parts, begin = stored.split(AND), 0
         for part in parts:
-            name = part.removeprefix("model.")  # the attribute that holds the model in what is traced
+            name = part.removeprefix(INSIDE)
             end = begin + len(tensors[part])
             names[known.get(name, name)] = f"{key} {begin} {end}" if len(parts) > 1 else key
             begin = end

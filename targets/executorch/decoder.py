@@ -8,12 +8,15 @@ from typing import Any
 
 import torch
 from kobako.pipeline import families
-from kobako.pipeline.contracts import ExportOptions, KvCache, Quantized
+from kobako.pipeline.contracts import ExportOptions, Quantized
 from kobako.pipeline.reference.eager import empty_model, load_config, open_table_of, set_parameter
-from kobako.pipeline.reference.structure import embedding_scale, is_rotary
+from kobako.pipeline.reference.layers import cut, plan
+from kobako.pipeline.reference.structure import cache_sizes, embedding_scale, is_rotary
 from kobako.pipeline.weights import QuantizedTensor
 from torch import nn
 
+from .cache import buffers
+from .graph import Flat, flatten
 from .mapped import map_weights
 from .modules import (
     ATTENTION,
@@ -27,6 +30,8 @@ from .modules import (
     attention_function,
 )
 from .position import Position
+from .pte import INSIDE
+from .repeat import facts, repeated
 from .rows import RowsEmbedding
 
 
@@ -49,7 +54,7 @@ def registered_attention(position: Position) -> Iterator[None]:
         del ALL_ATTENTION_FUNCTIONS[ATTENTION]
 
 
-def build_decoder(quantized: Quantized, position: Position, kv_cache: KvCache) -> Decoder:
+def build_model(quantized: Quantized, position: Position) -> Any:
     """The model with its linear layers, embedding and positions replaced by what the runtime will compute.
 
     Raises UnsupportedModel for rotary embeddings that depend on the length seen.
@@ -67,7 +72,7 @@ def build_decoder(quantized: Quantized, position: Position, kv_cache: KvCache) -
     for path, module in list(model.named_modules()):
         if is_rotary(module):
             model.set_submodule(path, RotaryTable(module, position))
-    return Decoder(model, position, kv_cache).eval()
+    return model
 
 
 def install(model: nn.Module, name: str, value: Any, *, is_embedding: bool) -> None:
@@ -102,14 +107,27 @@ def export_decoder(decoder: Decoder) -> torch.export.ExportedProgram:
         return torch.export.export(decoder, example(), dynamic_shapes=dynamic(decoder.context_tokens), strict=False)
 
 
-def trace(quantized: Quantized, options: ExportOptions, *, probe: bool = False) -> torch.export.ExportedProgram:
-    """The exported program of a quantized model; with `probe`, hidden states are outputs too.
+def graph_of(quantized: Quantized, options: ExportOptions, *, probe: bool = False) -> tuple[Flat, int]:
+    """The graph of a quantized model, and how many of its layers were traced: the others are copies of these.
 
-    Raises UnsupportedModel.
+    With `probe`, hidden states are outputs too, and every layer is traced. Raises UnsupportedModel.
     """
     register_operators()
+    path = families.get(quantized.model_type).layers
     position = Position(options.context_tokens)
     with registered_attention(position):
-        decoder = build_decoder(quantized, position, options.kv_cache)
+        model = build_model(quantized, position)
+        layers = model.get_submodule(path)
+        if not probe and (part := plan(model.config, facts(layers))) is not None:
+            named = [*model.named_parameters(), *model.named_buffers()]
+            tensors = {f"{INSIDE}{name}": value.detach() for name, value in named}
+            tensors |= dict(buffers(cache_sizes(model.config), position.slots, options.kv_cache))
+            cut(model, path, part.traced)
+            decoder = Decoder(model, position, options.kv_cache).eval()
+            flat = repeated(flatten(export_decoder(decoder)), part, f"{INSIDE}{path}", tensors)
+            if flat is not None:
+                return flat, len(part.traced)
+            model = build_model(quantized, position)
+        decoder = Decoder(model, position, options.kv_cache).eval()
         decoder.probe = probe
-        return export_decoder(decoder)
+        return flatten(export_decoder(decoder)), len(layers)

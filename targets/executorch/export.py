@@ -62,16 +62,16 @@ def write_model(
 ) -> dict[str, Any]:
     """Trace, lower and write one .pte; figures about it."""
     from .assemble import Lowering, Method, executorch_program, host_module
-    from .decoder import dynamic, example, trace
+    from .decoder import dynamic, example, graph_of
     from .functional import functionalize
     from .fuse import fuse_linears
-    from .graph import flatten, simplify
+    from .graph import simplify
     from .segments import split
 
     context, aliases = options.context_tokens, tied_head(quantized)
     with quiet_collector():
         progress(0.0, "tracing the model")
-        flat = flatten(trace(quantized, options, probe=probe))
+        flat, traced = graph_of(quantized, options, probe=probe)
         functionalize(flat)
         simplify(flat)
         fuse_linears(flat)
@@ -83,6 +83,7 @@ def write_model(
         with path.open("wb") as file:
             program.write_to_file(file)
     return {
+        "traced_layers": traced,
         "delegates": sum(step.segment is not None for step in steps),
         "host_operators": sum(len(step.host) for step in steps),
         "shared_table_bytes": share_tables(path, lowering.keys, aliases),
@@ -105,9 +106,10 @@ def lookups(quantized: Quantized) -> dict[str, str]:
 
 def share_tables(path: Path, keys: Mapping[str, str], aliases: Mapping[str, str]) -> int:
     """Let the layers named in `aliases` read the embedding's bytes; bytes saved. `keys`: data key by constant."""
+    from .pte import INSIDE
     from .share import share_segment
 
-    heads = tuple("model." + head.removesuffix("weight") for head in aliases)
+    heads = tuple(INSIDE + head.removesuffix("weight") for head in aliases)
     return sum(share_segment(path, key) for name, key in keys.items() if name.startswith(heads))
 
 

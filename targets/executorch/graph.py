@@ -56,7 +56,10 @@ class Flat:
 
 
 def flatten(program: torch.export.ExportedProgram) -> Flat:
-    """Copy an exported program into a graph whose parameters, buffers and constants are ``get_attr`` nodes."""
+    """Copy an exported program into a graph whose parameters, buffers and constants are ``get_attr`` nodes.
+
+    What only asserts the types of tensors is left out.
+    """
     signature = program.graph_signature
     names: dict[str, str] = {
         **signature.inputs_to_parameters,
@@ -69,7 +72,7 @@ def flatten(program: torch.export.ExportedProgram) -> Flat:
         if node.op == "placeholder" and node.name in names:
             copies[node] = graph.get_attr(names[node.name])
             copies[node].meta["val"] = node.meta["val"]
-        else:
+        elif node.target != aten._assert_tensor_metadata.default:
             copies[node] = graph.node_copy(node, lambda item: copies[item])
     return Flat(graph, {name: values[name].detach() for name in names.values()})
 
@@ -108,10 +111,8 @@ CASTS = (
 
 
 def drop_casts(flat: Flat, node: fx.Node) -> None:
-    """Remove metadata assertions and casts that change nothing; a cast of a constant is left to the writer."""
-    if node.target == aten._assert_tensor_metadata.default:
-        flat.graph.erase_node(node)
-    elif node.target in CASTS:
+    """Remove casts that change nothing; a cast of a constant is left to the writer."""
+    if node.target in CASTS:
         source: Any = node.args[0]
         same = source.meta["val"].dtype == node.meta["val"].dtype
         if same:

@@ -24,6 +24,8 @@ ROWS_ENTRY = "kobako.rows"
 ENCODE, DECODE = "encode", "decode"
 """The methods of an encoder-decoder."""
 EMBEDDING_ENTRY = ""  # among the names: what the embedding is called
+INSIDE = "model."
+"""What is traced holds the model in an attribute of this name."""
 HEADER = struct.Struct("<4sIQQQ")
 HEADER_AT = 8
 HINT = "Build the package again, or pull it again."

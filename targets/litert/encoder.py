@@ -16,12 +16,13 @@ from kobako.pipeline import families
 from kobako.pipeline.contracts import Exported, ExportOptions, FloatArray, Progress, Quantized
 from kobako.pipeline.errors import BadArtifact
 from kobako.pipeline.heads import Head, head_of
+from kobako.pipeline.reference.layers import plan, shortened
 from kobako.pipeline.reference.structure import encoder_lengths, fitting_length
 
 from . import MODEL_FILE, TARGET, opaque, trace
 from .flatbuffer import load_model, write_model
 from .modelfile import open_model, signatures
-from .replicate import plan, replicate, shortened
+from .replicate import replicate
 from .rewrite import rewrite
 from .runtime import THREADS, load_compiled
 from .stored import stored_parameters

@@ -11,6 +11,7 @@ from typing import Any
 from kobako.pipeline import families
 from kobako.pipeline.contracts import Exported, ExportOptions, Progress, Quantized, Recipe
 from kobako.pipeline.errors import UnsupportedModel, UsageError
+from kobako.pipeline.reference.layers import Plan, cut, plan
 from kobako.pipeline.reference.structure import check_decoder
 from kobako.pipeline.templates import portable
 from kobako.pipeline.tokens import ShippedTokenizer, stop_ids
@@ -18,7 +19,7 @@ from kobako.pipeline.tokens import ShippedTokenizer, stop_ids
 from . import CONTAINER_FILE, MODEL_FILE, TARGET, trace
 from .container import LanguageModel, write_container
 from .flatbuffer import INLINE_LIMIT_BYTES, load_model, write_model
-from .replicate import Plan, cut, plan, replicate
+from .replicate import replicate
 from .rewrite import rewrite
 from .stored import stored_parameters
 

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 from kobako.pipeline.codec import to_json
-from kobako.pipeline.contracts import RECIPES, Exported, ExportOptions, Quantized, no_progress
+from kobako.pipeline.contracts import RECIPES, Exported, ExportOptions, KvCache, Quantized, no_progress
 from kobako.pipeline.errors import BadArtifact, UnsupportedModel, UsageError
 from kobako.pipeline.protocols import Engine, Runtime
 from kobako.pipeline.weights import QuantizedTensor, open_weights
 from kobako.targets.executorch import TARGET
+
+from tests.conftest import write_tiny_tokenizer
 
 CONTEXT = 64
 IDS = [1, 300, 17, 250, 99, 5, 383, 42, 42, 7, 128, 200, 3, 64, 310, 11, 290, 33, 8, 150]
@@ -94,6 +96,8 @@ import json, os, sys
 from kobako.pipeline.codec import from_json
 from kobako.pipeline.contracts import Exported
 from kobako.targets.executorch import TARGET
+
+from tests.conftest import write_tiny_tokenizer
 
 class Watch:
     def find_spec(self, name, *_):
@@ -191,11 +195,16 @@ def test_our_delegates_equal_the_ordinary_lowering(tiny: Callable[..., Quantized
         XnnpackPartitioner,
     )
     from executorch.exir import to_edge_transform_and_lower
-    from kobako.targets.executorch.decoder import trace
+    from kobako.targets.executorch.decoder import build_model, export_decoder, register_operators, registered_attention
+    from kobako.targets.executorch.modules import Decoder
+    from kobako.targets.executorch.position import Position
     from kobako.targets.executorch.runtime import load_module
 
     source = tiny(recipe, layers=1)
-    program = trace(source, ExportOptions(context_tokens=CONTEXT))
+    register_operators()
+    position = Position(CONTEXT)
+    with registered_attention(position):
+        program = export_decoder(Decoder(build_model(source, position), position, "float").eval())
     partitioners = [XnnpackDynamicallyQuantizedPartitioner(), XnnpackPartitioner()]
     edge = to_edge_transform_and_lower(program, partitioner=partitioners)
     path = tmp_path / "plain.pte"
@@ -209,6 +218,58 @@ def test_our_delegates_equal_the_ordinary_lowering(tiny: Callable[..., Quantized
     token = int(wanted.argmax())
     wanted = plain.forward([torch.tensor([[token]]), torch.tensor([len(IDS)])])[0].numpy().reshape(-1)
     assert mean_kl(wanted[None], runtime.feed([token])[None]) < 1e-3
+
+
+WINDOW, FULL = "sliding_attention", "full_attention"
+
+
+@heavy
+@pytest.mark.parametrize(
+    ("model_type", "kinds", "recipe", "kv_cache", "traced"),
+    [
+        ("llama", [FULL] * 6, "int4-nearest", "float", 3),
+        ("stablelm", [FULL] * 5, "int8", "int8", 3),
+        ("gemma3_text", [WINDOW, WINDOW, FULL] * 3, "int8", "float", 5),
+        ("gemma2", [WINDOW, FULL] * 3, "float16", "float", 5),
+    ],
+)
+def test_a_repeated_layer_is_written_as_a_traced_one(
+    tmp_path: Path, model_type: str, kinds: list[str], recipe: str, kv_cache: KvCache, traced: int
+) -> None:
+    from kobako.targets.executorch import decoder
+
+    from tests.families import with_layers
+
+    source = with_layers(made_dir(tmp_path / "model"), model_type, kinds, write_tiny_tokenizer, recipe)
+    options = ExportOptions(context_tokens=CONTEXT, kv_cache=kv_cache)
+    repeated = TARGET.export(source, options, made_dir(tmp_path / "repeated"), no_progress)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoder, "plan", lambda *_: None)
+        whole = TARGET.export(source, options, made_dir(tmp_path / "whole"), no_progress)
+    assert (repeated.details["traced_layers"], whole.details["traced_layers"]) == (traced, len(kinds))
+    assert (repeated.directory / "model.pte").read_bytes() == (whole.directory / "model.pte").read_bytes()
+
+
+@heavy
+def test_layers_of_one_kind_that_differ_are_all_traced(tmp_path: Path) -> None:
+    """The second of six equal layers is made to compute something else, which no setting tells."""
+    from kobako.targets.executorch import decoder
+
+    from tests.families import with_layers
+
+    source = with_layers(made_dir(tmp_path / "model"), "llama", [FULL] * 6, write_tiny_tokenizer)
+    built = decoder.build_model
+
+    def odd(quantized: Quantized, position: Any) -> Any:
+        model = built(quantized, position)
+        layer = model.model.layers[1]
+        layer.register_forward_hook(lambda _module, _inputs, output: output * 2.0)
+        return model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoder, "build_model", odd)
+        made = TARGET.export(source, ExportOptions(context_tokens=CONTEXT), made_dir(tmp_path / "out"), no_progress)
+    assert made.details["traced_layers"] == 6
 
 
 @heavy

@@ -15,8 +15,8 @@ import pytest
 from kobako import targets
 from kobako.pipeline.contracts import Exported, ExportOptions, FloatArray, Quantized, no_progress
 from kobako.pipeline.errors import BadArtifact, UnsupportedModel, UsageError
+from kobako.pipeline.reference.layers import Plan, plan
 from kobako.pipeline.weights import QuantizedTensor, open_weights
-from kobako.targets.litert.replicate import Plan, plan
 
 from tests.conftest import write_tiny_tokenizer
 
@@ -234,26 +234,21 @@ def test_weights_may_follow_the_flatbuffer(export: Export, tmp_path: Path) -> No
         np.testing.assert_array_equal(inline.feed(IDS), appended.feed(IDS))
 
 
-def with_layers(home: Path, model_type: str, layer_types: list[str]) -> Quantized:
-    """A tiny model with these layers; full attention and a window have ropes of their own in Gemma 3."""
-    from tests.families import SHAPES, make
-
-    shape = next(one for one in SHAPES if one.model_type == model_type)
-    options = {**shape.options, "num_hidden_layers": len(layer_types), "layer_types": layer_types}
-    return make(home, replace(shape, options=options), "int8", write_tiny_tokenizer)
-
-
 @pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gemma2"])
 def test_a_repeated_layer_is_the_same_as_a_traced_one(
     tiny: Callable[..., Quantized], tmp_path: Path, model_type: str
 ) -> None:
     from kobako.targets.litert.runtime import LiteRTRuntime
 
+    from tests.families import with_layers
+
     (tmp_path / "model").mkdir()
     window, full = "sliding_attention", "full_attention"
     kinds = [window, window, full] * 3 if model_type == "gemma3_text" else [window, full] * 4
     quantized = (
-        tiny("float16", layers=6) if model_type == "llama" else with_layers(tmp_path / "model", model_type, kinds)
+        tiny("float16", layers=6)
+        if model_type == "llama"
+        else with_layers(tmp_path / "model", model_type, kinds, write_tiny_tokenizer)
     )
     written: list[Path] = []
     for name in ("repeated", "traced"):
