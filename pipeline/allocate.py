@@ -53,11 +53,13 @@ def _filled(curve: Curve, weights_bytes: int) -> Mixture:
     return _mixture(curve, wide)
 
 
-def allocate(curve: Curve, goal: Goal, base: Recipe, *, rounds_activations: bool, beside_bytes: int = 0) -> Recipe:
+def allocate(
+    curve: Curve, goal: Goal, base: Recipe, *, rounds_activations: bool, beside_bytes: int = 0, nested: bool = False
+) -> Recipe:
     """The recipe that meets `goal`: `base` with some parts kept in 8 bits.
 
-    `beside_bytes`: what an artifact holds besides weights. Raises UnsupportedRecipe when no mixture does, telling the
-    nearest one.
+    `beside_bytes`: what an artifact holds besides weights. `nested`: there are smaller models inside this one. Raises
+    UnsupportedRecipe when no mixture does, telling the nearest one.
     """
     choices = mixtures(curve)
 
@@ -76,10 +78,12 @@ def allocate(curve: Curve, goal: Goal, base: Recipe, *, rounds_activations: bool
     fitting = [mixture for mixture in choices if meets(mixture)]
     if not fitting:
         smallest, best = choices[0], min(choices, key=loss)
+        too_large = goal.size_bytes is not None and size(smallest) > goal.size_bytes
+        or_less = ", or a smaller --slice (docs/slices.md)" if nested and too_large else ""
         raise UnsupportedRecipe(
             f"no mixture of 4 and 8 bits meets {goal.words()}: the smallest has {size(smallest) / 1e6:.1f} MB and "
             f"loses about {loss(smallest):.3f} nats, the best {size(best) / 1e6:.1f} MB and {loss(best):.3f} nats.",
-            "Ask for a larger --size-budget or --max-kl, or take --recipe int8 or float16.",
+            f"Ask for a larger --size-budget or --max-kl, or take --recipe int8 or float16{or_less}.",
         )
     chosen = min(fitting, key=loss) if goal.loss_nats is None else min(fitting, key=size)
     by_name = {part.name: part.parameters for part in curve.parts}

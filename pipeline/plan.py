@@ -17,7 +17,10 @@ from .kvcache import check_kv_cache, kv_cache_bytes
 from .leftout import left_out, text_only
 from .mixture import Curve, Mixture
 from .prepare import settled
+from .reference.gguf import read_header
 from .reference.grids import source_grid
+from .reference.slices import Slice, check_nested, check_plain, parse_slice, sliced_config, sliced_source
+from .reference.weights import gguf_path
 from .run import Request
 from .seq2seq.limits import check_recipe
 from .stagecode import expect_inputs, export_inputs, load_inputs, quantize_inputs, sensitivity_inputs, validate_inputs
@@ -38,6 +41,7 @@ class Plan:
     """The steps of a build in order; sizes are 0 when the model's config is not on this machine yet.
 
     Attributes:
+        slice: the nested model that was asked for, in the one way of writing it; empty = all of the checkpoint.
         left_out: what the checkpoint reads besides text, which is not exported.
         curve: mixtures of 4 and 8 bits, smallest first; empty until a build with a goal has measured the parts.
         kv_cache_bytes: of the whole context's keys and values, by target.
@@ -50,37 +54,43 @@ class Plan:
     disk_bytes: int
     available_bytes: int
     note: str
+    slice: str = ""
     left_out: tuple[str, ...] = ()
     curve: tuple[Mixture, ...] = ()
     kv_cache_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 def plan(request: Request, cache: Cache) -> Plan:
-    """The plan of ``kobako build``. Raises NotFound (model), UnsupportedRecipe (a cache that a target lacks)."""
+    """The plan of ``kobako build``.
+
+    Raises NotFound (model), UnsupportedRecipe (a cache that a target lacks), UsageError and UnsupportedModel (a slice).
+    """
     from .fetch import fetch, parse
 
     check_kv_cache(request.targets, request.options.kv_cache)
+    taken = parse_slice(request.slice) if request.slice else None
     ref = parse(request.model)
     try:
         source = fetch(ref, cache.root / "downloads", lambda _fraction, _text: None, offline=True)
     except KobakoError:
-        return _unfetched(request.model, request.targets)
-    return _fetched(request, source, cache)
+        return _unfetched(request, taken)
+    return _fetched(request, sliced_source(source, request.slice), cache)
 
 
-def _unfetched(model: str, names: tuple[str, ...]) -> Plan:
+def _unfetched(request: Request, taken: Slice | None) -> Plan:
     from .catalogue import find
 
-    entry = find(model)
+    entry = find(request.model) if taken is None else None  # the catalogue tells parameters of whole models
     steps = [
         "fetch",
         "load",
         "quantize",
         "expect",
-        *[f"{name} {what}" for name in names for what in ("export", "proof")],
+        *[f"{name} {what}" for name in request.targets for what in ("export", "proof")],
     ]
     return Plan(
-        model=model,
+        model=request.model,
+        slice=taken.text if taken else "",
         steps=tuple(Step(stage=stage, state="will run", rss_bytes=0) for stage in steps),
         parameters=entry.parameters if entry else 0,
         weights_bytes=0,
@@ -116,6 +126,7 @@ def _fetched(request: Request, source: Source, cache: Cache) -> Plan:
     short = [step.stage for step in steps if step.state == "will run" and step.rss_bytes > available]
     return Plan(
         model=request.model,
+        slice=source.slice,
         steps=tuple(steps),
         parameters=need.parameters,
         weights_bytes=need.weights_bytes,
@@ -147,13 +158,20 @@ def _curve(cache: Cache, load_key: str) -> tuple[Mixture, ...]:
 
 
 def _config(cache: Cache, load_key: str, source: Source) -> dict[str, object] | None:
-    """config.json as loaded before, or as it lies in the source (a GGUF file has none)."""
+    """config.json as loaded before, or as it lies in the source (a GGUF file has none), of the slice that is taken.
+
+    Raises UnsupportedModel and UsageError as loading a slice does.
+    """
     if entry := cache.find("load", load_key):
         return dict(read_json(from_json(dict(entry.value), Reference).directory / "config.json"))
     path = source.directory / "config.json"
     if not path.is_file():
+        if source.slice:
+            check_nested(families.by_gguf_architecture(read_header(gguf_path(source)).architecture).model_type)
         return None
     config = dict(read_json(path))
+    check_plain(source, config)
     known = config.get("model_type") in families.names()
     rewrite = families.get(config["model_type"]).rewrite if known else None
-    return config if rewrite is None else rewrite(config)
+    config = config if rewrite is None else rewrite(config)
+    return sliced_config(config, parse_slice(source.slice)) if source.slice else config

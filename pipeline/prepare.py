@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kobako import targets
 
+from . import families
 from .allocate import allocate, mixtures
 from .cache import Entry
 from .codec import from_json, read_json, to_json
@@ -22,7 +23,7 @@ from .estimate import Estimate, estimate
 from .fetch import ModelRef, fetch, parse_adapter, with_adapter
 from .heads import Head, encoder_task, find_head
 from .mixture import Curve, Goal, Mixture
-from .reference.slices import parse_slice, sliced_name
+from .reference.slices import sliced_source
 from .run import Request, Run
 from .seq2seq.limits import check_recipe, is_seq2seq, own_options
 from .stagecode import load_inputs, quantize_inputs, sensitivity_inputs
@@ -60,9 +61,7 @@ def fetch_source(run: Run, ref: ModelRef) -> Source:
         source = fetch(ref, downloads, progress, offline=offline)
         if run.request.adapter:
             source = with_adapter(source, parse_adapter(run.request.adapter), downloads, progress, offline=offline)
-        if run.request.slice:
-            taken = parse_slice(run.request.slice)
-            source = replace(source, name=sliced_name(source.name, taken), slice=taken.text)
+        source = sliced_source(source, run.request.slice)
     except KobakoError as error:
         run.observer.failed("fetch", error)
         raise
@@ -161,6 +160,7 @@ def _mixture(run: Run, reference: Reference, load_key: str, goal: Goal) -> tuple
     recipe = allocate(
         curve, goal, run.request.recipe,
         rounds_activations=rounds, beside_bytes=tokenizer + table + GRAPH_BYTES,
+        nested=families.get(reference.model_type).nested,
     )  # fmt: skip
     run.request = replace(run.request, recipe=recipe)
     return recipe, mixtures(curve)

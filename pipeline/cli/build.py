@@ -31,6 +31,7 @@ from .options import (
     quiet_option,
     recipe_option,
     size_budget_option,
+    slice_option,
     target_option,
     with_effort,
 )
@@ -51,10 +52,7 @@ from .options import (
 @calibration_option
 @effort_option
 @click.option("--adapter", default="", help="A LoRA adapter to merge first: a directory that PEFT saved, or a Hub id.")
-@click.option(
-    "--slice", "slice_text", default="", help="Take a nested model out of a Gemma 3n (MatFormer): e2b, or widths of "
-    "feed-forward layers and layers to leave out, as in 'ffn=8192,4:16384;skip=20-24' (docs/slices.md).",
-)  # fmt: skip
+@slice_option
 @context_option
 @kv_cache_option
 @click.option(

@@ -45,6 +45,10 @@ effort_option = click.option(
     "--effort", type=click.Choice(["normal", "high"]), default="normal", show_default=True,
     help="With high, 4-bit codes are tuned by gradients, layer by layer: better, and takes minutes instead of one.",
 )  # fmt: skip
+slice_option = click.option(
+    "--slice", "slice_text", default="", help="Take a nested model out of a Gemma 3n (MatFormer): e2b, or widths of "
+    "feed-forward layers and layers to leave out, as in 'ffn=8192,4:16384;skip=20-24' (docs/slices.md).",
+)  # fmt: skip
 context_option = click.option(
     "--context", "-c", "context_tokens", type=click.IntRange(64, 131072),
     help="Tokens of prompt and answer together, or of an encoder's text "

@@ -18,6 +18,7 @@ from .options import (
     open_cache,
     print_json,
     recipe_option,
+    slice_option,
     target_option,
 )
 
@@ -34,6 +35,7 @@ SHOWN_POINTS = 10
 @click.argument("model")
 @target_option
 @recipe_option
+@slice_option
 @context_option
 @kv_cache_option
 @cache_option
@@ -42,6 +44,7 @@ def command(
     model: str,
     targets: tuple[str, ...],
     recipe: str | None,
+    slice_text: str,
     context_tokens: int | None,
     kv_cache: KvCache,
     cache_dir: Path | None,
@@ -59,6 +62,7 @@ def command(
         model=model,
         targets=chosen_targets(targets),
         recipe=chosen_recipe(recipe),
+        slice=slice_text,
         options=chosen_options(context_tokens, kv_cache),
         own_context=context_tokens is None,
     )
@@ -71,7 +75,8 @@ def command(
     from ..report.words import human_bytes
     from .tables import console
 
-    table = Table(title=f"{made.model}: {made.parameters / 1e6:.0f} M parameters" if made.parameters else made.model)
+    subject = f"{made.model}, slice {made.slice}" if made.slice else made.model
+    table = Table(title=f"{subject}: {made.parameters / 1e6:.0f} M parameters" if made.parameters else subject)
     for name in ("stage", "state", "peak RSS, about"):
         table.add_column(name, justify="left" if name != "peak RSS, about" else "right")
     for step in made.steps:

@@ -21,7 +21,7 @@ from . import gguf, gguf_config, gguf_tokenizer, hf_tokenizer
 from .adapter import NEXT_STEP, check_names, read_adapter
 from .heads import Checkpoint, head_for
 from .prequantized import original_name, packing_of
-from .slices import parse_slice, sliced_config
+from .slices import check_plain, parse_slice, sliced_config
 from .structure import STATIC_ROPES
 from .weights import full_name, gguf_path, open_safetensors, open_source, safetensors_paths
 
@@ -86,10 +86,7 @@ def load_directory(source: Source, out: Path, task: EncoderTask | None) -> dict[
     """Configuration of a safetensors checkpoint; its tokenizer is written and its files are opened once."""
     config = read_json(source, "config.json")
     check_architecture(config)
-    if source.slice and packing_of(config) is not None:
-        raise UnsupportedModel(
-            f"{source.name} is quantized already; slices are taken of plain floats.", "Name the original model."
-        )
+    check_plain(source, config)
     family = families.get(config["model_type"])
     if family.rewrite is not None:
         config = family.rewrite(config)

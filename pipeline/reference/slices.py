@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import families
-from ..contracts import RECIPES
+from ..contracts import RECIPES, Source
 from ..errors import UnsupportedModel, UsageError
+from .prequantized import packing_of
 
 PRESETS: Mapping[str, str] = {"e2b": "ffn=8192;skip=20-24"}
 """Gemma 3n E2B inside E4B (huggingface.co/datasets/google/gemma3n-slicing-configs)."""
@@ -94,6 +95,14 @@ def sliced_name(model: str, taken: Slice | None) -> str:
     return model if taken is None else f"{model}-{taken.name}"
 
 
+def sliced_source(source: Source, text: str) -> Source:
+    """The source that a --slice takes out of another; the same one for an empty text. Raises UsageError."""
+    if not text:
+        return source
+    taken = parse_slice(text)
+    return replace(source, name=sliced_name(source.name, taken), slice=taken.text)
+
+
 def _layers(text: str, known: Iterable[int]) -> list[int]:
     """The layers of ``4`` or ``4-9``. Raises UsageError for anything else, and for layers that are `known` already."""
     found = RANGE.fullmatch(text)
@@ -122,12 +131,7 @@ def sliced_config(config: Mapping[str, Any], wanted: Slice) -> dict[str, Any]:
 
     Raises UnsupportedModel for architectures without nested models, UsageError for a slice that does not fit this one.
     """
-    if not families.get(config["model_type"]).nested:
-        raise UnsupportedModel(
-            f"{config['model_type']} was not trained as models inside each other: a slice of it says nothing sensible. "
-            f"Nested are: {', '.join(name for name in families.names() if families.get(name).nested)}.",
-            "Leave --slice out.",
-        )
+    check_nested(str(config.get("model_type")))
     whole = _completed(config)
     kept = [layer for layer in range(whole.num_hidden_layers) if layer not in wanted.skip]
     _check_layers(whole, wanted, kept)
@@ -147,6 +151,24 @@ def sliced_config(config: Mapping[str, Any], wanted: Slice) -> dict[str, Any]:
         "activation_sparsity_pattern": [whole.activation_sparsity_pattern[layer] for layer in kept],
         "num_kv_shared_layers": sum(layer >= first_shared for layer in kept),
     }
+
+
+def check_nested(model_type: str) -> None:
+    """Raise UnsupportedModel for an architecture without nested models."""
+    if not families.get(model_type).nested:
+        raise UnsupportedModel(
+            f"{model_type} was not trained as models inside each other: a slice of it says nothing sensible. "
+            f"Nested are: {', '.join(name for name in families.names() if families.get(name).nested)}.",
+            "Leave --slice out.",
+        )
+
+
+def check_plain(source: Source, config: Mapping[str, Any]) -> None:
+    """Raise UnsupportedModel for a slice of weights that are quantized already."""
+    if source.slice and packing_of(config) is not None:
+        raise UnsupportedModel(
+            f"{source.name} is quantized already; slices are taken of plain floats.", "Name the original model."
+        )
 
 
 def _completed(config: Mapping[str, Any]) -> Any:

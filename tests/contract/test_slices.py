@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kobako.pipeline.contracts import RECIPES, Reference
+from kobako.pipeline.contracts import RECIPES, Quantized, Recipe, Reference
 from kobako.pipeline.embeddings import TABLE_FILE, open_table
 from kobako.pipeline.errors import UnsupportedModel
 from kobako.pipeline.reference.slices import parse_slice
@@ -143,3 +143,33 @@ def test_packed_weights_are_not_sliced(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "packed", WHOLE, packed)
     with pytest.raises(UnsupportedModel, match="packed is quantized already; slices are taken of plain floats"):
         taken(tmp_path / "packed", tmp_path)
+
+
+def test_a_size_budget_counts_the_slice_and_not_the_whole(tmp_path: Path) -> None:
+    """Each part's bytes in 4 and 8 bits are those that the nested model's parameters then take."""
+    from kobako.pipeline.allocate import allocate, mixtures
+    from kobako.pipeline.contracts import no_progress
+    from kobako.pipeline.mixture import Goal
+    from kobako.pipeline.quantize import quantize
+    from kobako.pipeline.sensitivity import sensitivity
+    from kobako.pipeline.weights import open_weights, stored_bytes
+
+    def made(recipe: Recipe, name: str) -> Quantized:
+        (tmp_path / name).mkdir()
+        return quantize(reference, recipe, tmp_path / name)
+
+    def size(quantized: Quantized) -> int:
+        weights = open_weights(quantized.directory)
+        return sum(stored_bytes(weights[name]) for part in curve.parts for name in part.parameters)
+
+    write_checkpoint(tmp_path / "model", WHOLE)
+    reference = taken(tmp_path / "model", tmp_path)
+    base = replace(RECIPES["int4-small"], rounding="nearest", smoothing=0.0)
+    narrow = made(base, "narrow")
+    curve = sensitivity(reference, narrow, no_progress)
+    smallest, *_, largest = mixtures(curve)
+    assert {part.name for part in curve.parts if part.name.endswith("mlp")} == {f"layer {n} mlp" for n in range(5)}
+    assert size(narrow) == smallest.weights_bytes
+    budget = (smallest.weights_bytes + largest.weights_bytes) // 2
+    mixed = allocate(curve, Goal(size_bytes=budget), base, rounds_activations=False)
+    assert smallest.weights_bytes < size(made(mixed, "mixed")) <= budget

@@ -76,6 +76,18 @@ def test_a_goal_that_nothing_meets_is_told_what_is_possible() -> None:
         allocate(CURVE, Goal(loss_nats=0.001), BASE, rounds_activations=False)
 
 
+def test_only_for_a_size_is_a_smaller_slice_the_next_step() -> None:
+    def next_step(goal: Goal, *, nested: bool) -> str:
+        with pytest.raises(UnsupportedRecipe) as caught:
+            allocate(CURVE, goal, BASE, rounds_activations=False, nested=nested)
+        return caught.value.next_step
+
+    assert "a smaller --slice" in next_step(Goal(size_bytes=4000), nested=True)
+    assert "--slice" not in next_step(Goal(size_bytes=4000), nested=False)
+    assert "--slice" not in next_step(Goal(loss_nats=0.001), nested=True)
+    assert "--slice" not in next_step(Goal(size_bytes=6000, loss_nats=0.001), nested=True)
+
+
 def test_a_recipe_and_a_goal_exclude_each_other() -> None:
     from kobako.pipeline.cli.options import chosen_goal, chosen_recipe
 
