@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from . import limited, stages
+from . import limited, profile, stages
 from .checkpoint import write_checkpoint
 from .shapes import AXES, PUBLISHED
 
@@ -33,6 +34,7 @@ def main() -> None:
     what = parser.add_subparsers(dest="what", required=True)
     curve = what.add_parser("curve", help="CPU time, memory and size along an axis, and their exponents")
     curve.add_argument("axis", choices=sorted(AXES))
+    profiled = what.add_parser("profile", help="CPU time and memory of each phase of an export, by depth")
     published = what.add_parser("build", help="a whole build of a published shape under a memory limit (needs root)")
     published.add_argument("shape", choices=sorted(PUBLISHED))
     published.add_argument("--limit", default="16", help="gigabytes of the control group [default: 16]")
@@ -40,7 +42,7 @@ def main() -> None:
     made = what.add_parser("checkpoint", help="only write the random checkpoint of a published shape")
     made.add_argument("shape", choices=sorted(PUBLISHED))
     made.add_argument("directory", type=Path)
-    for one in (curve, published):
+    for one in (curve, profiled, published):
         one.add_argument("--recipe", default="int8", help="[default: int8]")
         one.add_argument("--target", action="append", choices=TARGETS, help="[default: all three]")
         one.add_argument("--json", action="store_true", help="print JSON")
@@ -54,7 +56,27 @@ def main() -> None:
     if given.work:
         given.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.work) as work:
-        (print_curve if given.what == "curve" else print_build)(given, Path(work))
+        {"curve": print_curve, "profile": print_profile, "build": print_build}[given.what](given, Path(work))
+
+
+def print_profile(given: argparse.Namespace, work: Path) -> None:
+    """Depths beside each other, a line for each phase."""
+    found: dict[tuple[str, str], dict[int, profile.Phase]] = {}
+    for target, depth, phases in profile.profiles(given.recipe, tuple(given.target or TARGETS), work, DOWNLOADS):
+        for one in phases:
+            found.setdefault((target, one.name), {})[depth] = one
+    if given.json:
+        print(
+            json.dumps([[target, depth, asdict(one)] for (target, _), of in found.items() for depth, one in of.items()])
+        )
+        return
+    lines = [(target, name, *(cell(of.get(depth)) for depth in profile.DEPTHS)) for (target, name), of in found.items()]
+    print(table(("target", "phase", *(f"{depth} layers" for depth in profile.DEPTHS)), lines))
+
+
+def cell(phase: profile.Phase | None) -> str:
+    """CPU seconds, and the peak of memory by the phase's end."""
+    return "" if phase is None else f"{phase.cpu_s:.1f} s, {phase.peak_bytes / 1e9:.2f} GB"
 
 
 def print_curve(given: argparse.Namespace, work: Path) -> None:

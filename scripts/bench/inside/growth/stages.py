@@ -51,40 +51,66 @@ def rows(axis: str, recipe: str, targets: tuple[str, ...], work: Path, downloads
         shutil.rmtree(home)
 
 
+@dataclass
+class Stages:
+    """One model's stages, each in a process of its own as a build runs it.
+
+    Attributes:
+        parameters: how many the model has.
+    """
+
+    parameters: int
+    reference: Any
+    home: Path
+
+    @classmethod
+    def of(cls, shape: Shape, home: Path, downloads: Path) -> Stages:
+        """Write the random model and load it."""
+        from kobako.pipeline.fetch import fetch, parse
+        from kobako.pipeline.reference.load import load
+
+        parameters = write_checkpoint(shape, home / "model", downloads)
+        (home / "reference").mkdir()
+        return cls(parameters, load(fetch(parse(str(home / "model")), downloads), home / "reference"), home)
+
+    def run(self, operation: str, arguments: Mapping[str, Any]) -> tuple[Any, float, int]:
+        """What a stage gave, its CPU seconds, and its peak of resident bytes."""
+        from kobako.pipeline.process import Limits, Workers
+
+        workers = Workers(Limits(memory_bytes=1 << 40, threads=os.cpu_count() or 1))
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        outcome = workers.run(operation, arguments, log=self.home / "log")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return outcome.value, used, outcome.peak_rss_bytes
+
+    def quantize(self, recipe: str) -> tuple[Any, float, int]:
+        """As `run`; the result goes into `home`/quantized."""
+        from kobako.pipeline.codec import to_json
+        from kobako.pipeline.contracts import RECIPES
+
+        out = self.home / "quantized"
+        out.mkdir()
+        arguments = {"reference": to_json(self.reference), "recipe": to_json(RECIPES[recipe])}
+        return self.run("quantize", {**arguments, "out": str(out), "calibration": ""})
+
+
 def staged(
     shape: Shape, context_tokens: int, recipe: str, targets: tuple[str, ...], home: Path, downloads: Path
 ) -> Iterator[tuple[str, int, float, int, int]]:
     """(stage, parameters, CPU seconds, peak resident bytes, bytes of the model file) of quantizing and each export."""
     from kobako.pipeline.codec import to_json
-    from kobako.pipeline.contracts import RECIPES, ExportOptions
-    from kobako.pipeline.fetch import fetch, parse
-    from kobako.pipeline.process import Limits, Workers
-    from kobako.pipeline.reference.load import load
+    from kobako.pipeline.contracts import ExportOptions
 
-    parameters = write_checkpoint(shape, home / "model", downloads)
-    reference_home, quantized = home / "reference", home / "quantized"
-    reference_home.mkdir()
-    quantized.mkdir()
-    reference = load(fetch(parse(str(home / "model")), downloads), reference_home)
-    workers = Workers(Limits(memory_bytes=1 << 40, threads=os.cpu_count() or 1))
-
-    def ran(operation: str, arguments: Mapping[str, Any]) -> tuple[Any, float, int]:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        outcome = workers.run(operation, arguments, log=home / "log")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return outcome.value, used, outcome.peak_rss_bytes
-
-    value, used, peak = ran(
-        "quantize",
-        {"reference": to_json(reference), "recipe": to_json(RECIPES[recipe]), "out": str(quantized), "calibration": ""},
-    )
-    yield "quantize", parameters, used, peak, (quantized / "weights.safetensors").stat().st_size
+    stages = Stages.of(shape, home, downloads)
+    quantized, used, peak = stages.quantize(recipe)
+    yield "quantize", stages.parameters, used, peak, (home / "quantized" / "weights.safetensors").stat().st_size
     options = to_json(ExportOptions(context_tokens=context_tokens, prefill_tokens=PREFILL_TOKENS))
     for target in targets:
         out = home / target
         out.mkdir()
-        _, used, peak = ran("export", {"target": target, "quantized": value, "options": options, "out": str(out)})
+        arguments = {"target": target, "quantized": quantized, "options": options, "out": str(out)}
+        _, used, peak = stages.run("export", arguments)
         size = max(path.stat().st_size for path in out.rglob("*") if path.is_file())
-        yield target, parameters, used, peak, size
+        yield target, stages.parameters, used, peak, size
         shutil.rmtree(out)
