@@ -119,3 +119,10 @@ def catching_weights() -> TorchFunctionMode:
             return replacements.get(func, func)(*args, **(kwargs or {}))
 
     return Catching()
+
+
+def call_name(operator: Any) -> str:
+    """Which opaque operator this is, or an empty string."""
+    target = getattr(operator.builtinOptions2, "callTargetName", None)
+    name = target.decode() if isinstance(target, bytes) else (target or "")
+    return name.removeprefix(CALL_PREFIX)

@@ -16,6 +16,7 @@ from kobako.pipeline.weights import SCALES_SUFFIX, SHIFTS_SUFFIX, QuantizedTenso
 
 from . import container
 from .flatbuffer import schema, text
+from .join import parts_of
 from .modelfile import ModelFile, open_model, tensors, type_name
 from .rewrite import SUMS_PREFIX
 from .rows import ROWS_SUFFIX
@@ -63,8 +64,21 @@ def matrices(model: Path) -> Iterator[StoredWeight]:
             if rows:
                 yield StoredWeight(name=name.removesuffix(ROWS_SUFFIX), codes=data, scales=None)
             else:
-                yield read_weight(file, tensor, tensors(subgraph))
+                yield from apart(read_weight(file, tensor, tensors(subgraph)))
             file.forget(data)
+
+
+def apart(weight: StoredWeight) -> Iterator[StoredWeight]:
+    """A matrix as the parameters that it holds the rows of. Raises BadArtifact when they are not as many."""
+    parts, begin = parts_of(weight.name) or [(weight.name, len(weight.codes))], 0
+    if sum(rows for _, rows in parts) != len(weight.codes):
+        raise BadArtifact(f"{weight.name} has {len(weight.codes)} rows.", "Build the package again, or pull it again.")
+    for name, rows in parts:
+        own = slice(begin, begin + rows)
+        scales = None if weight.scales is None else weight.scales[own]
+        offsets = None if weight.offsets is None else weight.offsets[own]
+        yield StoredWeight(name=name, codes=weight.codes[own], scales=scales, offsets=offsets)
+        begin += rows
 
 
 def digest(path: Path, begin: int, end: int) -> str:

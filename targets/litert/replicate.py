@@ -16,7 +16,6 @@ from kobako.pipeline.reference.layers import Plan
 
 from . import opaque
 from .flatbuffer import schema, text
-from .rewrite import call_name
 
 
 def replicate(model: Any, plan: Plan, layers_path: str) -> bool:
@@ -65,7 +64,7 @@ class Layers:
         return one
 
     def _assign(self, operator: Any) -> None:
-        if call_name(operator) == opaque.MARK:
+        if opaque.call_name(operator) == opaque.MARK:
             self.owner[operator.outputs[0]] = len(self.hidden)
             self.hidden.append((operator.inputs[0], operator.outputs[0]))
             return

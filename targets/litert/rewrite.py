@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from kobako.pipeline.weights import SHIFTS_SUFFIX
 
 from . import opaque
 from .flatbuffer import LazyBuffer, constant, schema, text
+from .join import Group, groups, joined, joined_name, parts_of
 from .rows import fill_rows, look_up_rows
 from .stored import Scales, Stored, stored_rows
 from .subgraph import Constants, Subgraph
@@ -34,10 +35,13 @@ class Rewriter(Subgraph):
     dense: dict[int, int] = field(default_factory=dict)  # float16 constant → its float32 copy
     sums: dict[tuple[int, int], int] = field(default_factory=dict)  # (activations, blocks) → sums of the blocks
     aliases: dict[int, int] = field(default_factory=dict)
+    groups: Sequence[Group] = ()
 
     def run(self) -> None:
+        together = {name for group in self.groups for name in (*group.weights, *group.biases)}
         for index, name in self.names.items():
-            self.fill(index, name)
+            if name not in together:
+                self.fill(index, name)
         handlers: dict[str, Callable[[Any], None]] = {
             opaque.LINEAR: self.linear,
             opaque.LOOKUP: self.lookup,
@@ -48,7 +52,7 @@ class Rewriter(Subgraph):
         }
         for operator in self.graph.operators:
             operator.inputs = [self.readable(self.aliases.get(i, i)) for i in operator.inputs]
-            handlers.get(call_name(operator), self.operators.append)(operator)
+            handlers.get(opaque.call_name(operator), self.operators.append)(operator)
         self.graph.operators = self.operators
 
     def fill(self, index: int, name: str) -> None:
@@ -113,15 +117,47 @@ class Rewriter(Subgraph):
             self.emit("DEQUANTIZE", [index], [self.dense[index]])
         return self.dense[index]
 
-    def shifts(self, index: int) -> Stored | None:
-        """What is added to the blocks of the matrix that tensor `index` stands for, if anything is."""
-        return self.constants.weights[self.names[index]].shifts if index in self.names else None
+    def shifts(self, name: str) -> Stored | None:
+        """What is added to the blocks of a matrix, if anything is."""
+        if parts := parts_of(name):
+            return joined([self.constants.weights[part] for part, _ in parts]).shifts
+        return self.constants.weights[name].shifts if name else None
 
     def linear(self, call: Any) -> None:
-        x, weight, bias = [*call.inputs, -1][:3]
-        shifts = self.shifts(weight)
+        group = next((one for one in self.groups if any(call is member for member in one.calls)), None)
+        if group is None:
+            x, weight, bias = [*call.inputs, -1][:3]
+            self.multiply(x, weight, bias, call.outputs[0], self.names.get(weight, ""))
+        elif call is group.calls[0]:
+            self.multiply_together(call.inputs[0], group)
+
+    def multiply_together(self, x: int, group: Group) -> None:
+        """One layer with the rows of all, and its result in parts."""
+        weights = self.constants.weights
+        outputs = [one.outputs[0] for one in group.calls]
+        whole = self.like(outputs[0], sum(weights[name].shape[0] for name in group.weights))
+        bias = self.readable(self.together(group.biases)) if group.biases else -1
+        self.multiply(x, self.together(group.weights), bias, whole, joined_name(group.weights, weights))
+        begin = [0] * len(self.shape(whole))
+        for output in outputs:
+            self.emit(
+                "SLICE",
+                [whole, self.integers(begin), self.integers(self.shape(output))],
+                [output],
+                schema().SliceOptionsT(),
+            )
+            begin = [*begin[:-1], begin[-1] + self.shape(output)[-1]]
+
+    def together(self, names: Sequence[str]) -> int:
+        """The constant of all of these, one behind the other."""
+        weights = self.constants.weights
+        return self.added(joined_name(names, weights), joined([weights[name] for name in names]))
+
+    def multiply(self, x: int, weight: int, bias: int, output: int, name: str) -> None:
+        """A linear layer whose matrix is the tensor `weight`, called `name`, and what its shifts add."""
+        shifts = self.shifts(name)
         if shifts is None:
-            self.connect(x, weight, bias, call.outputs[0])
+            self.connect(x, weight, bias, output)
             return
         outputs, blocks = shifts.shape
         inputs = self.shape(x)[-1]
@@ -131,8 +167,8 @@ class Rewriter(Subgraph):
             self.connect(x, ones, -1, self.sums[x, blocks])
         main, side = self.like(x, outputs), self.like(x, outputs)
         self.connect(x, weight, bias, main)
-        self.connect(self.sums[x, blocks], self.added(self.names[weight] + SHIFTS_SUFFIX, shifts), -1, side)
-        self.emit("ADD", [main, side], [call.outputs[0]], schema().AddOptionsT())
+        self.connect(self.sums[x, blocks], self.added(name + SHIFTS_SUFFIX, shifts), -1, side)
+        self.emit("ADD", [main, side], [output], schema().AddOptionsT())
 
     def connect(self, x: int, weight: int, bias: int, output: int) -> None:
         """A fully connected layer that rounds its input."""
@@ -143,7 +179,7 @@ class Rewriter(Subgraph):
         self.emit("FULLY_CONNECTED", [x, weight, bias], [output], options, version)
 
     def added(self, name: str, weight: Stored) -> int:
-        """An int8 constant of this subgraph that is no parameter of the model; stored once in the file."""
+        """A constant of this subgraph that is no parameter of the model; stored once in the file."""
         if name not in self.extra:
             tensor = schema().TensorT()
             self.extra[name] = self.append(tensor)
@@ -156,7 +192,7 @@ class Rewriter(Subgraph):
         if (outside := self.table_named(self.names.get(table, ""))) is not None:
             look_up_rows(self, outside, ids, table, call.outputs[0])
             return
-        shifts = self.shifts(table)
+        shifts = self.shifts(self.names.get(table, ""))
         if shifts is None:
             self.look_up(ids, table, call.outputs[0])
             return
@@ -191,35 +227,37 @@ class Rewriter(Subgraph):
         self.aliases[call.outputs[0]] = call.inputs[0]
 
 
-def call_name(operator: Any) -> str:
-    """Which opaque operator this is, or an empty string."""
-    target = getattr(operator.builtinOptions2, "callTargetName", None)
-    name = target.decode() if isinstance(target, bytes) else (target or "")
-    return name.removeprefix(opaque.CALL_PREFIX)
-
-
 def rewrite(model: Any, weights: Mapping[str, Stored], table: Table | None = None) -> None:
     """Turn the traced `model` into one that runs; its buffers become LazyBuffer. `table`: of per-layer inputs."""
     model.buffers = [
         LazyBuffer(0, tuple) if buffer.data is None else constant(np.asarray(buffer.data)) for buffer in model.buffers
     ]
     constants = Constants(model, weights, table)
-    for signature in model.signatureDefs:
-        graph = model.subgraphs[signature.subgraphIndex]
-        for value in (*signature.inputs, *signature.outputs):
-            value.name = text(value.name).removeprefix(CACHE_PREFIX)
-        named = {value.tensorIndex: value.name for value in signature.inputs}
-        weight_names = {
-            index: name.removeprefix(WEIGHT_PREFIX) for index, name in named.items() if name.startswith(WEIGHT_PREFIX)
-        }
-        used = {index for operator in graph.operators for index in operator.inputs}
-        Rewriter(model, graph, {i: n for i, n in weight_names.items() if i in used}, constants).run()
-        signature.inputs = [value for value in signature.inputs if value.tensorIndex not in weight_names]
-        graph.inputs = [value.tensorIndex for value in signature.inputs]
-        for value in signature.inputs:
+    graphs = [
+        (model.subgraphs[signature.subgraphIndex], parameters(model, signature)) for signature in model.signatureDefs
+    ]
+    together = groups(graphs, weights)
+    for signature, (graph, names), joins in zip(model.signatureDefs, graphs, together, strict=True):
+        Rewriter(model, graph, names, constants, groups=joins).run()
+        given = [value for value in signature.inputs if not value.name.startswith(WEIGHT_PREFIX)]
+        signature.inputs = given
+        graph.inputs = [value.tensorIndex for value in given]
+        for value in given:
             graph.tensors[value.tensorIndex].name = value.name
         prune_tensors(graph, signature)
     prune_opcodes(model)
+
+
+def parameters(model: Any, signature: Any) -> dict[int, str]:
+    """The parameters that a signature's graph reads, by tensor; its caches get the names they have outside."""
+    for value in (*signature.inputs, *signature.outputs):
+        value.name = text(value.name).removeprefix(CACHE_PREFIX)
+    used = {index for operator in model.subgraphs[signature.subgraphIndex].operators for index in operator.inputs}
+    return {
+        value.tensorIndex: value.name.removeprefix(WEIGHT_PREFIX)
+        for value in signature.inputs
+        if value.name.startswith(WEIGHT_PREFIX) and value.tensorIndex in used
+    }
 
 
 def prune_tensors(graph: Any, signature: Any) -> None:

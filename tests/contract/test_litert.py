@@ -270,6 +270,43 @@ def test_a_repeated_layer_is_the_same_as_a_traced_one(
         np.testing.assert_allclose(logits, reference_logits(quantized, IDS)[-1], atol=1e-4)
 
 
+@pytest.mark.parametrize("recipe", ["int8", "int4"])
+def test_joined_layers_compute_the_same_to_the_last_bit(
+    tiny: Callable[..., Quantized], tmp_path: Path, recipe: str
+) -> None:
+    from kobako.targets.litert.runtime import LiteRTRuntime
+
+    written: list[Exported] = []
+    for name in ("joined", "apart"):
+        out = tmp_path / name
+        out.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            if name == "apart":
+                patch.setattr("kobako.targets.litert.rewrite.groups", lambda graphs, _weights: [[] for _ in graphs])
+            written.append(TARGET.export(tiny(recipe), OPTIONS, out, no_progress))
+    layers = [signature_operators(one.directory / "model.tflite")["FULLY_CONNECTED"] for one in written]
+    assert layers[0] < layers[1]
+    sizes = [(one.directory / "model.tflite").stat().st_size for one in written]
+    assert sizes[0] < sizes[1] + 4000  # no weight is in the file twice
+    stored = [{one.name: one for one in TARGET.stored_weights(artifact)} for artifact in written]
+    assert stored[0].keys() == stored[1].keys()
+    for name, weight in stored[0].items():
+        np.testing.assert_array_equal(weight.codes, stored[1][name].codes)
+        np.testing.assert_array_equal(weight.scales, stored[1][name].scales)
+    with (
+        closing(LiteRTRuntime(written[0].directory / "model.tflite")) as joined,
+        closing(LiteRTRuntime(written[1].directory / "model.tflite")) as apart,
+    ):
+        np.testing.assert_array_equal(joined.feed(IDS), apart.feed(IDS))
+        np.testing.assert_array_equal(joined.feed([7]), apart.feed([7]))
+
+
+def signature_operators(path: Path) -> dict[str, int]:
+    """How many operators of each kind a decode step has."""
+    counted: dict[str, int] = TARGET.inspect(path)["signatures"]["decode"]["operators"]
+    return counted
+
+
 def plan_of(kinds: str, **settings: object) -> Plan | None:
     return plan(SimpleNamespace(num_hidden_layers=len(kinds), layer_types=list(kinds), **settings))
 
