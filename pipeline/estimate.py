@@ -90,11 +90,11 @@ def layer_parameters(config: Mapping[str, Any], hidden: int) -> int:
     return attention + matrices * hidden * int(config["intermediate_size"])
 
 
-def plain_attention(config: Mapping[str, Any], hidden: int) -> int:
-    """Parameters of queries, keys, values and output."""
+def plain_attention(config: Mapping[str, Any], hidden: int, source: int = 0) -> int:
+    """Parameters of queries, keys, values and output; keys and values are made of `source` numbers, or of `hidden`."""
     heads = int(entry(config, "num_attention_heads"))
     kv_heads, head_dim = int(config.get("num_key_value_heads") or heads), int(config.get("head_dim") or hidden // heads)
-    return hidden * head_dim * (2 * heads + 2 * kv_heads)
+    return 2 * head_dim * (hidden * heads + (source or hidden) * kv_heads)
 
 
 def latent_attention(config: Mapping[str, Any], hidden: int) -> int:
@@ -111,9 +111,7 @@ def latent_attention(config: Mapping[str, Any], hidden: int) -> int:
 def seq2seq_parameters_of(config: Mapping[str, Any]) -> tuple[int, int]:
     """The same of an encoder-decoder, whose decoder layers attend twice, T5Gemma 2's once. Raises KeyError."""
     if parts := sides(config):
-        hidden = int(parts[0]["hidden_size"])
-        linear = sum(int(part["num_hidden_layers"]) * layer_parameters(part, hidden) for part in parts)
-        return linear, (1 if config.get("tie_word_embeddings", True) else 2) * int(config["vocab_size"]) * hidden
+        return parameters_of_sides(config, *parts)
     hidden, vocabulary = int(config["d_model"]), int(config["vocab_size"])
     tables = (1 if config.get("tie_word_embeddings", True) else 2) * vocabulary * hidden
     if "d_kv" in config:  # T5
@@ -126,6 +124,19 @@ def seq2seq_parameters_of(config: Mapping[str, Any]) -> tuple[int, int]:
         int(config[f"{side}_layers"]) * (times * attention + 2 * hidden * int(config[f"{side}_ffn_dim"]))
         for side, times in (("encoder", 1), ("decoder", 2))
     ), tables
+
+
+def parameters_of_sides(
+    config: Mapping[str, Any], encoder: Mapping[str, Any], decoder: Mapping[str, Any]
+) -> tuple[int, int]:
+    """The same where each side has a configuration of its own. Raises KeyError."""
+    family = families.get(config["model_type"])
+    source, hidden = (int(side["hidden_size"]) for side in (encoder, decoder))
+    linear = int(encoder["num_hidden_layers"]) * layer_parameters(encoder, source)
+    crossing = 0 if family.merged else plain_attention(decoder, hidden, source)
+    linear += int(decoder["num_hidden_layers"]) * (layer_parameters(decoder, hidden) + crossing)
+    widths = hidden * (1 if config.get("tie_word_embeddings", True) else 2) + (source if family.source_embedding else 0)
+    return linear, widths * int(config["vocab_size"])
 
 
 def table_parameters_of(config: Mapping[str, Any]) -> int:

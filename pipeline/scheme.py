@@ -45,7 +45,7 @@ def parameter_roles(model: PreTrainedModel, family: families.Family) -> dict[str
             name = f"{path}.{leaf}" if path else leaf
             matrix = leaf == "weight" and isinstance(module, nn.Linear)  # learned positions stay as they are
             roles[name] = ("fine" if path.endswith(family.fine) else "linear") if matrix else "plain"
-    roles[family.embedding] = "embedding"
+    roles.update(dict.fromkeys(family.tables, "embedding"))
     if family.head in roles:
         roles[family.head] = "embedding"
     if tied:

@@ -30,6 +30,11 @@ GEMMA: Mapping[str, Any] = {
         "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
     },
 }  # fmt: skip
+GEMMA1: Mapping[str, Any] = {
+    "vocab_size": 384, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "head_dim": 32, "query_pre_attn_scalar": 24, "sliding_window": 5, "attn_logit_softcapping": 2.0,
+    "final_logit_softcapping": 20.0, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
 EYES: Mapping[str, Any] = {
     "model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
     "num_attention_heads": 2, "image_size": 28, "patch_size": 14,
@@ -63,6 +68,22 @@ SHAPES = (
     Shape(
         "m2m_100", "m2m_100", "positions from behind the padding, norms before, language tokens",
         {**BART, "activation_function": "relu", "decoder_start_token_id": 2},
+    ),
+    Shape(
+        "t5gemma", "t5gemma",
+        "a table and a width for each side, windows each way, soft caps on scores and logits, shared keys",
+        {
+            "encoder": {**GEMMA1, "hidden_size": 96, "num_hidden_layers": 2},
+            "decoder": {**GEMMA1, "num_hidden_layers": 3},
+            "decoder_start_token_id": 1,
+        },
+    ),
+    Shape(
+        "t5gemma-own-head", "t5gemma", "head of its own beside two tables",
+        {
+            "encoder": {**GEMMA1, "num_hidden_layers": 1}, "decoder": {**GEMMA1, "num_hidden_layers": 1},
+            "decoder_start_token_id": 1, "tie_word_embeddings": False,
+        },
     ),
     Shape(
         "t5gemma2", "t5gemma2",

@@ -21,6 +21,8 @@ class Family:
         kind: a ``decoder`` continues text; an ``encoder`` reads all of it at once (`kobako.pipeline.encoder`);
             a ``seq2seq`` model does both (`kobako.pipeline.seq2seq`).
         embedding: parameter name of the token embedding ``[V, hidden]``.
+        source_embedding: of a seq2seq model whose encoder reads a table of its own, the name of that one; `embedding`
+            is then the decoder's, and a tied head's.
         head: parameter name of the output projection ``[V, hidden]``; absent from files when tied; encoders: empty.
         heads: first parts of the names of all modules that the embedding's name does not begin with.
         filler: of an encoder, the first module behind the bare model that tells what a masked token was.
@@ -30,6 +32,8 @@ class Family:
         cross: of a seq2seq model, the linear layers of a decoder layer that make keys and values of the source.
         cross_norm: the norm of a decoder layer that those keys go through, head by head, or empty.
         merged: source and answer are looked at by one attention, whose keys and values the `cross` layers make of both.
+        window_each_way: an encoder's sliding window reaches so many tokens back and as many ahead; else it lies around
+            the token.
         feeds: modules of a layer whose outputs go, channel by channel, into these linear layers and nowhere
             else, so that a scale can move from one to the other (`kobako.pipeline.smooth`).
         norm_offset: what the modeling code adds to the stored weights of its RMSNorms (Gemma: 1).
@@ -66,6 +70,7 @@ class Family:
     model_type: str
     kind: ModelKind = "decoder"
     embedding: str = "model.embed_tokens.weight"
+    source_embedding: str = ""
     head: str = "lm_head.weight"
     heads: tuple[str, ...] = ()
     filler: str = ""
@@ -75,6 +80,7 @@ class Family:
     cross: tuple[str, ...] = ()
     cross_norm: str = ""
     merged: bool = False
+    window_each_way: bool = False
     feeds: Mapping[str, tuple[str, ...]] = field(
         default_factory=lambda: {
             "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -105,6 +111,11 @@ class Family:
     gguf_window_pattern: int = 0
     gguf_local_theta: float = 10000.0
     litert_lm_model_type: str = "generic_model"
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Parameter names of all tables of tokens, in the order in which a seq2seq model's functions read them."""
+        return tuple(filter(None, (self.source_embedding, self.embedding)))
 
 
 SENSES: Mapping[str, str] = {"vision_config": "images", "audio_config": "audio"}

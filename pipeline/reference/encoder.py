@@ -43,6 +43,11 @@ def unfold_groups(output: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
     return output.unflatten(2, (heads // output.shape[1], tokens)).flatten(1, 2)
 
 
+def capped(scores: torch.Tensor, softcap: float | None) -> torch.Tensor:
+    """Scores s as ``softcap · tanh(s / softcap)``; as they are without a cap."""
+    return scores if softcap is None else torch.tanh(scores / softcap) * softcap
+
+
 class Bare(nn.Module):
     """A bare encoder under the name that checkpoints with a head give it: the hidden states of its last layer."""
 

@@ -99,21 +99,13 @@ def load_directory(source: Source, out: Path, task: EncoderTask | None) -> dict[
     packing = packing_of(config)
     stored = [(file, name, original_name(name, packing)) for file in files for name in file.names()]
     names = {full_name(original, family): (file, name) for file, name, original in stored if original}
-    if family.embedding not in names:
-        if family.model_type not in families.names():
-            raise UnsupportedModel(
-                f"architecture {family.model_type!r} has no family file, and its embedding is not {family.embedding}: "
-                "it is not laid out as llama is.",
-                "CONTRIBUTING.md tells how to add a family.",
-            )
-        raise IntegrityError(f"{source.name} has no tensor {family.embedding}.", "Fetch the model again.")
-    holder, stored_name = names[family.embedding]
-    rows = holder.shape(stored_name)[0]
-    if rows != config.get("vocab_size"):
-        raise IntegrityError(
-            f"{family.embedding} has {rows} rows, config.json says vocab_size {config.get('vocab_size')}.",
-            "Fetch the model again; if it repeats, tell its authors.",
+    if family.embedding not in names and family.model_type not in families.names():
+        raise UnsupportedModel(
+            f"architecture {family.model_type!r} has no family file, and its embedding is not {family.embedding}: "
+            "it is not laid out as llama is.",
+            "CONTRIBUTING.md tells how to add a family.",
         )
+    check_tables(config, family, names)
     check_per_layer_table(config, family, names)
     check_shapes(config, family, names)
     config.setdefault("tie_word_embeddings", family.head not in names)  # defaults differ between families
@@ -138,6 +130,20 @@ def check_seq2seq(config: Mapping[str, Any]) -> None:
             f"this {config['model_type']} has a vocabulary for the source and another for the answer.",
             "Name a checkpoint that shares its embeddings.",
         )
+
+
+def check_tables(config: Mapping[str, Any], family: families.Family, names: Mapping[str, tuple[Any, str]]) -> None:
+    """Raise IntegrityError for a table of tokens that is missing or is not as long as config.json says."""
+    for table in family.tables:
+        if table not in names:
+            raise IntegrityError(f"the checkpoint has no tensor {table}.", "Fetch the model again.")
+        holder, stored_name = names[table]
+        rows = holder.shape(stored_name)[0]
+        if rows != config.get("vocab_size"):
+            raise IntegrityError(
+                f"{table} has {rows} rows, config.json says vocab_size {config.get('vocab_size')}.",
+                "Fetch the model again; if it repeats, tell its authors.",
+            )
 
 
 def check_shapes(config: Mapping[str, Any], family: families.Family, names: Mapping[str, tuple[Any, str]]) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .. import families
+from .seq2seq import reach_of
 from .structure import is_rotary, rotary_tables
 
 
@@ -28,9 +30,10 @@ def refit(model: Any, longest: int, integer: torch.dtype) -> None:
             module.forward = partial(feed_forward, module)
         if is_rotary(module):
             model.set_submodule(path, Rotations(module, longest, integer))
-    for part, side in ((model.get_encoder(), 2), (model.get_decoder(), 1)):
+    family, decoder = families.get(model.config.model_type), model.get_decoder()
+    for part in (model.get_encoder(), decoder):
         window = getattr(part.config, "sliding_window", None)
-        if window and window // side >= longest:
+        if window and (window if part is decoder else min(reach_of(window, family)) + 1) >= longest:
             part.config.sliding_window = None  # all of it fits
         found = getattr(part, "embed_positions", None)
         if found is not None:

@@ -59,28 +59,25 @@ def keep_text(model: Any) -> None:
 
 
 def tie_tables(model: Any, **_options: object) -> None:
-    """Let encoder, decoder and a tied head read the one table; what is tied is what config.json says.
+    """Let decoder and a tied head read the one table, and the encoder where it has none of its own.
 
-    transformers 5 overwrites that for T5, whose later checkpoints have a head of their own.
+    What is tied is what config.json says: transformers 5 overwrites that for T5, whose later checkpoints have a head of
+    their own.
     """
-    table = shared_table(model)
-    for part in (model.get_encoder(), model.get_decoder()):
+    family = families.get(model.config.model_type)
+    table: nn.Parameter = model.get_parameter(family.embedding)
+    for part in (model.get_decoder(), *(() if family.source_embedding else (model.get_encoder(),))):
         part.embed_tokens.weight = table
     if model.config.tie_word_embeddings:
         model.get_output_embeddings().weight = table
 
 
-def shared_table(model: Any) -> nn.Parameter:
-    """The token embedding ``[V, H]``."""
-    table: nn.Parameter = model.get_parameter(families.get(model.config.model_type).embedding)
-    return table
-
-
-def table_paths(model: Any) -> list[str]:
-    """Paths of the embeddings that read the shared table."""
-    table = shared_table(model)
-    named = model.named_modules(remove_duplicate=False)
-    return [path for path, module in named if isinstance(module, nn.Embedding) and module.weight is table]
+def tables_read(model: Any) -> dict[str, str]:
+    """Paths of the embeddings of tokens, each with the parameter name of the table that it reads."""
+    names = {id(model.get_parameter(name)): name for name in families.get(model.config.model_type).tables}
+    modules = model.named_modules(remove_duplicate=False)
+    found = {path: names.get(id(module.weight)) for path, module in modules if isinstance(module, nn.Embedding)}
+    return {path: name for path, name in found.items() if name}
 
 
 def state_names(layers: int, kind: str) -> list[str]:
@@ -91,14 +88,15 @@ def state_names(layers: int, kind: str) -> list[str]:
 def used_by(names: Iterable[str], family: Family, *, reading: bool) -> tuple[str, ...]:
     """Those of a model's parameters that `Reads` uses, or those that `Continues` uses.
 
-    The embedding is in both, and so is what makes keys and values of the source and of the answer.
+    A table that both sides read is in both, and so is what makes keys and values of the source and of the answer.
     """
     decoder = family.layers.rpartition(".")[0]
     encoder = decoder.removesuffix("decoder") + "encoder."
 
     def used(name: str) -> bool:
-        if name == family.embedding or name.startswith(encoder):
-            return reading or name == family.embedding
+        shared = name == family.embedding and not family.source_embedding
+        if shared or name.startswith(encoder):
+            return reading or shared
         crosses = any(f".{path}." in name for path in (*family.cross, family.cross_norm) if path)
         return crosses == reading or (crosses and family.merged)
 
@@ -126,11 +124,16 @@ def has_kinds(part: Any) -> bool:
     return bool(getattr(part.config, "layer_types", None))
 
 
-def near_both_ways(tokens: Any, window: int, integer: torch.dtype) -> torch.Tensor:
-    """Which tokens of a source each one sees within a window around it, ``[T, T]``."""
+def near_both_ways(tokens: Any, reach: tuple[int, int], integer: torch.dtype) -> torch.Tensor:
+    """Which tokens of a source each one sees, ``[T, T]``; `reach`: how far back and how far ahead."""
     rows = torch.arange(tokens, dtype=integer)
     behind = rows[:, None] - rows[None]
-    return (behind < (window + 1) // 2) & (behind > -(window // 2 + 1))
+    return (behind <= reach[0]) & (behind >= -reach[1])
+
+
+def reach_of(window: int, family: Family) -> tuple[int, int]:
+    """How many tokens back and how many ahead one of a source sees in a layer that slides."""
+    return (window, window) if family.window_each_way else ((window - 1) // 2, window // 2)
 
 
 class Reads(nn.Module):
@@ -148,7 +151,7 @@ class Reads(nn.Module):
         length, integer = ids.shape[1], ids.dtype
 
         def near(window: int) -> torch.Tensor:
-            return seen + additive(near_both_ways(length, window, integer)).transpose(0, 2)
+            return seen + additive(near_both_ways(length, reach_of(window, self.family), integer)).transpose(0, 2)
 
         told = {"position_ids": torch.arange(length, dtype=integer)[None]} if has_kinds(encoder) else {}
         hidden = encoder(input_ids=ids, attention_mask=by_kind(encoder, seen, near), **told).last_hidden_state

@@ -22,10 +22,11 @@ def is_seq2seq(config: Mapping[str, Any]) -> bool:
 
 
 def sides(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    """Configurations of encoder and decoder, where each has one of its own (T5Gemma 2); otherwise none."""
+    """Configurations of encoder and decoder, where each has one of its own (T5Gemma 1 and 2); otherwise none."""
     if not is_seq2seq(config) or "decoder" not in config:
         return ()
-    return text_part(config["encoder"]), config["decoder"]
+    encoder = config["encoder"]
+    return text_part(encoder) if families.get(config["model_type"]).senses else encoder, config["decoder"]
 
 
 def check_recipe(config: Mapping[str, Any], recipe: Recipe) -> None:

@@ -48,7 +48,7 @@ def tasks_of(model_type: str, tokenizer: ShippedTokenizer) -> Mapping[str, Task]
         return T5_TASKS
     if model_type == "marian":
         return {"translate": PLAIN}
-    if model_type == "t5gemma2":  # trained to continue a text, which its encoder reads
+    if model_type in ("t5gemma", "t5gemma2"):  # trained to continue a text, which its encoder reads
         return TASKS if tokenizer.chat_template else BASE_TASKS
     languages = languages_of(tokenizer)
     end = str(tokenizer.config.get("eos_token") or "")

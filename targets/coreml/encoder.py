@@ -28,6 +28,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from .attention import capped
 from .export import TOKENIZER_FILES, write
 from .graph import fill, refit
 from .inspection import read_checked
@@ -105,7 +106,7 @@ def registered_attention() -> Iterator[None]:
 
 def attend(
     _module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor,
-    scaling: float | None = None, position_bias: torch.Tensor | None = None, **_named: Any,
+    scaling: float | None = None, position_bias: torch.Tensor | None = None, **named: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
     """``[1, N, T, D]`` each, mask ``[1, 1, 1 or T, T]`` and bias that are added to the scores → ``[1, T, N, D]``.
 
@@ -118,7 +119,10 @@ def attend(
     shown = mask.expand(1, 1, rows.shape[2], key.shape[2])
     if position_bias is not None:
         shown = shown + position_bias
-    output = functional.scaled_dot_product_attention(rows, key, value, attn_mask=shown)
+    if named.get("softcap") is None:
+        output = functional.scaled_dot_product_attention(rows, key, value, attn_mask=shown)
+    else:
+        output = capped(rows, key, value, shown, named["softcap"])
     return unfold_groups(output, query).transpose(1, 2), None
 
 

@@ -23,7 +23,7 @@ from kobako.pipeline.contracts import Exported, ExportOptions, FloatArray, Progr
 from kobako.pipeline.errors import BadArtifact
 from kobako.pipeline.reference.eager import empty_seq2seq, load_config
 from kobako.pipeline.reference.positions import refit
-from kobako.pipeline.reference.seq2seq import Continues, Reads, state_names, state_shape, table_paths, used_by
+from kobako.pipeline.reference.seq2seq import Continues, Reads, state_names, state_shape, tables_read, used_by
 from kobako.pipeline.reference.structure import embedding_scale, encoder_lengths, fitting_length
 from kobako.pipeline.seq2seq.facts import facts_of
 from torch import nn
@@ -115,11 +115,11 @@ def fed_model(quantized: Quantized, context: int) -> tuple[Any, dict[str, torch.
     family = families.get(quantized.model_type)
     with registered_attention():
         model = empty_seq2seq(load_config(quantized.directory), ATTENTION)
-    table, shapes, tables = dict[str, torch.Tensor](), fill(model, quantized), table_paths(model)
+    table, shapes, tables = dict[str, torch.Tensor](), fill(model, quantized), tables_read(model)
     refit(model, context, torch.int32)
-    for path in tables:
+    for path, name in tables.items():
         scale = embedding_scale(model.get_submodule(path)) * family.residual_scale
-        model.set_submodule(path, FedEmbedding(table, family.embedding, scale))
+        model.set_submodule(path, FedEmbedding(table, name, scale))
     refit_modules(model, table, shapes, family, context)
     return model, table, shapes
 

@@ -23,7 +23,14 @@ from kobako.pipeline.contracts import Exported, ExportOptions, FloatArray, Progr
 from kobako.pipeline.errors import BadArtifact, UsageError
 from kobako.pipeline.heads import Head, head_of, reads_table
 from kobako.pipeline.reference.eager import empty_encoder, load_config
-from kobako.pipeline.reference.encoder import Encoder, fold_groups, restore_biases, shared_biases, unfold_groups
+from kobako.pipeline.reference.encoder import (
+    Encoder,
+    capped,
+    fold_groups,
+    restore_biases,
+    shared_biases,
+    unfold_groups,
+)
 from kobako.pipeline.reference.structure import NormFacts, is_norm, norm_facts, normalized
 from torch import nn
 
@@ -146,14 +153,15 @@ def registered_attention() -> Iterator[None]:
 
 def attend(
     _module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor,
-    scaling: float | None = None, position_bias: torch.Tensor | None = None, **_named: Any,
+    scaling: float | None = None, position_bias: torch.Tensor | None = None, **named: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
     """``[1, N, S, D]`` each, mask ``[1, 1, 1 or S, S]`` and bias that are added to the scores → ``[1, S, N, D]``.
 
     Keys and values may have fewer heads; those have no bias.
     """
     rows, shown = fold_groups(query, mask, key.shape[1])
-    scores = torch.matmul(rows * (scaling or query.shape[-1] ** -0.5), key.transpose(2, 3)) + shown
+    scores = torch.matmul(rows * (scaling or query.shape[-1] ** -0.5), key.transpose(2, 3))
+    scores = capped(scores, named.get("softcap")) + shown
     if position_bias is not None:
         scores = scores + position_bias
     return unfold_groups(torch.matmul(torch.softmax(scores, dim=-1), value), query).transpose(1, 2), None

@@ -23,7 +23,7 @@ ROWS_ENTRY = "kobako.rows"
 """In the names: a table's parameter, and how many rows and columns its constant has."""
 ENCODE, DECODE = "encode", "decode"
 """The methods of an encoder-decoder."""
-EMBEDDING_ENTRY = ""  # among the names: what the embedding is called
+EMBEDDING_ENTRY = ""  # among the names: what the embedding is called; of two methods with a table each, both names
 INSIDE = "model."
 """What is traced holds the model in an attribute of this name."""
 HEADER = struct.Struct("<4sIQQQ")

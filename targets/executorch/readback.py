@@ -35,7 +35,9 @@ def stored_weights(path: Path) -> Iterator[StoredWeight]:
         outside = listed.pop(ROWS_ENTRY, "")
         if outside:
             yield outside_rows(pte, outside)
-        yield embedding(pte, listed.pop(EMBEDDING_ENTRY, "model.embed_tokens.weight"), outside)
+        tables = listed.pop(EMBEDDING_ENTRY, "model.embed_tokens.weight").split()
+        for method, name in zip(entries(pte), tables, strict=False):  # the second method may read the first one's
+            yield embedding(pte, method, name, outside)
         for _, payload in (one for method in entries(pte) for one in pte.delegate_payloads(method)):
             tensors = named_tensors(payload, listed)
             for name, tensor in tensors.items():
@@ -110,7 +112,7 @@ def unpack_nibbles(data: bytes) -> Int8Array:
 
 def outside_rows(pte: PteFile, told: str) -> StoredWeight:
     """The rows of a per-layer table, as bytes; `told` names it and the sizes of its constant. Raises BadArtifact."""
-    for tensor in picked_tensors(pte):
+    for tensor in picked_tensors(pte, entries(pte)[0]):
         if is_outside(tensor, told):
             size = int(np.prod(tensor.sizes)) * (2 if tensor.scalar_type.name == "HALF" else 1)
             data = np.frombuffer(pte.constant(tensor, size), np.uint8)
@@ -123,21 +125,21 @@ def is_outside(tensor: Any, told: str) -> bool:
     return [str(size) for size in tensor.sizes] == told.split()[1:]
 
 
-def picked_tensors(pte: PteFile) -> list[Any]:
-    """The constants whose rows the first method picks, in its order."""
-    plan = pte.method(entries(pte)[0])
+def picked_tensors(pte: PteFile, method: str) -> list[Any]:
+    """The constants whose rows a method picks, in its order."""
+    plan = pte.method(method)
     picking = {index for index, item in enumerate(plan.operators) if item.name == ROWS_OPERATOR}
     calls: list[Any] = [one.instr_args for one in plan.chains[0].instructions]
     return [plan.values[call.args[0]].val for call in calls if getattr(call, "op_index", None) in picking]
 
 
-def embedding(pte: PteFile, name: str, outside: str = "") -> StoredWeight:
-    """The token embedding: the constants that the lookup operators of the first method are called with.
+def embedding(pte: PteFile, method: str, name: str, outside: str = "") -> StoredWeight:
+    """The token embedding: the constants that the lookup operators of a method are called with.
 
     `outside` describes a table whose rows are picked too, and which this is not. Learned positions are looked up too,
     but are plain float32.
     """
-    plan = pte.method(entries(pte)[0])
+    plan = pte.method(method)
     wanted = {i for i, item in enumerate(plan.operators) if item.name in EMBEDDING_OPERATORS}
     for instruction in plan.chains[0].instructions:
         call: Any = instruction.instr_args
@@ -145,7 +147,7 @@ def embedding(pte: PteFile, name: str, outside: str = "") -> StoredWeight:
             tensors = [plan.values[index].val for index in call.args[:2]]
             if tensors[0].scalar_type.name != "FLOAT":
                 return table(pte, name, tensors)
-    found = [one for one in picked_tensors(pte) if len(one.sizes) == 2 and not is_outside(one, outside)]
+    found = [one for one in picked_tensors(pte, method) if len(one.sizes) == 2 and not is_outside(one, outside)]
     if len(found) < 4:
         raise BadArtifact(f"{pte.path.name} looks up no embedding.", HINT)
     return grouped_table(pte, name, found[:4])

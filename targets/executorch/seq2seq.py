@@ -20,7 +20,7 @@ from kobako.pipeline.contracts import Exported, ExportOptions, FloatArray, Progr
 from kobako.pipeline.errors import BadArtifact
 from kobako.pipeline.reference.eager import empty_seq2seq, load_config
 from kobako.pipeline.reference.positions import refit
-from kobako.pipeline.reference.seq2seq import Continues, Reads, state_shape, table_paths
+from kobako.pipeline.reference.seq2seq import Continues, Reads, state_shape, tables_read
 from kobako.pipeline.reference.structure import is_norm, norm_facts
 from kobako.pipeline.seq2seq.facts import facts_of
 from torch import nn
@@ -80,7 +80,7 @@ def write_model(quantized: Quantized, context: int, path: Path, progress: Progre
             simplify(flat)
             fuse_linears(flat)
             steps = split(flat, SPELLED_ATTENTION)
-            told = {EMBEDDING_ENTRY: family.embedding} if name == DECODE else {}
+            told = {EMBEDDING_ENTRY: " ".join(family.tables)} if name == DECODE else {}
             lowering = Lowering(flat, steps, context, aliases, told, lowering)
             host = host_module(flat, steps, lowering, part_of(progress, 0.45 * number + 0.15, 0.25))
             methods[name] = Method(host, example, dynamic, lowering.tables)
@@ -121,13 +121,13 @@ def build(quantized: Quantized, context: int) -> Any:
     """The model with its linear layers, embeddings, norms and positions replaced by what the runtime will compute."""
     family = families.get(quantized.model_type)
     model = empty_seq2seq(load_config(quantized.directory), ATTENTION)
-    weights, tables = map_weights(quantized), table_paths(model)
+    weights, tables = map_weights(quantized), tables_read(model)
     for name in weights:
-        if name != family.embedding:
+        if name not in family.tables:
             install(model, name, weights[name], is_embedding=False)
     refit(model, context, torch.int64)
-    for path in tables:
-        install(model, f"{path}.weight", weights[family.embedding], is_embedding=True)
+    for path, name in tables.items():
+        install(model, f"{path}.weight", weights[name], is_embedding=True)
     if model.config.tie_word_embeddings:
         install(model, family.head, weights[family.embedding], is_embedding=False)
     for path, module in list(model.named_modules()):

@@ -90,15 +90,16 @@ def attention(
     mask: torch.Tensor,  # [1, 1, 1 or T, T], added
     scaling: float | None = None,
     position_bias: torch.Tensor | None = None,  # [1, N, T, T], added
-    **_named: Any,
+    **named: Any,
 ) -> tuple[torch.Tensor, None]:
     """Every token looks at every token that the mask shows."""
     import torch
-    from kobako.pipeline.reference.encoder import fold_groups, unfold_groups
+    from kobako.pipeline.reference.encoder import capped, fold_groups, unfold_groups
 
     matmul = opaque.operators()[opaque.MATMUL]
     rows, mask = fold_groups(query, mask, key.shape[1])
-    scores = matmul(rows * (scaling or query.shape[-1] ** -0.5), key) + mask
+    scores = matmul(rows * (scaling or query.shape[-1] ** -0.5), key)
+    scores = capped(scores, named.get("softcap")) + mask
     if position_bias is not None:
         scores = scores + position_bias
     mixed = matmul(torch.softmax(scores, dim=-1), value.transpose(2, 3))

@@ -29,7 +29,12 @@ from tests.seq2seq import CONTEXT, SHAPES, Shape, make, write_checkpoint, write_
 pytestmark = pytest.mark.heavy
 
 OPTIONS = ExportOptions(context_tokens=CONTEXT)
-CASES = [(shape, recipe, target) for shape in SHAPES for recipe in ("float16", "int8") for target in targets.names()]
+CASES = [
+    (shape, recipe, target)
+    for shape in SHAPES
+    for recipe in ("float16", "int8")[shape.name != shape.model_type :]  # an architecture's second shape: int8 only
+    for target in targets.names()
+]
 SOURCE = [(3 + i) * 7 % 384 for i in range(20)]
 ANSWER = [(5 + i) * 11 % 384 for i in range(30)]
 

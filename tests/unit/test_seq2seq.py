@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from kobako.pipeline import families
 from kobako.pipeline.contracts import RECIPES, Exported, no_progress
-from kobako.pipeline.errors import UnsupportedModel, UnsupportedRecipe, UsageError
+from kobako.pipeline.errors import IntegrityError, UnsupportedModel, UnsupportedRecipe, UsageError
 from kobako.pipeline.kvcache import cache_shapes
 from kobako.pipeline.reference.eager import empty_seq2seq, quantized_model
 from kobako.pipeline.reference.positions import refit
@@ -58,7 +58,8 @@ def test_tasks_are_those_the_architecture_was_trained_with(tokenizer: ShippedTok
     assert own_tasks("llama", tokenizer) is None
     assert list(tasks_of("t5", tokenizer)) == ["summarize", "translate"]
     assert tasks_of("marian", tokenizer)["translate"].prompt == "{text}"
-    assert list(tasks_of("t5gemma2", tokenizer)) == ["complete", "translate"]
+    for name in ("t5gemma", "t5gemma2"):
+        assert list(tasks_of(name, tokenizer)) == ["complete", "translate"]
     task = tasks_of("m2m_100", tokenizer)["translate"]
     assert task.languages == ("de", "en", "fr", "ja")
     assert build_prompt(task, tokenizer, fields_for(task, "Hi {target}", "fr")) == "__en__Hi {target}</s>__fr__"
@@ -82,9 +83,38 @@ def test_a_bias_of_logits_is_no_matrix(tmp_path: Path) -> None:
     assert stored_bytes_by_part(marian.directory)["norms and biases"] > 384 * 4
 
 
-def test_an_undescribed_side_is_refused() -> None:
-    with pytest.raises(UnsupportedModel, match="encoder and decoder"):
-        families.get("t5gemma2").rewrite({"model_type": "t5gemma2", "decoder": {}})  # type: ignore[misc]
+@pytest.mark.parametrize("name", ["t5gemma", "t5gemma2"])
+def test_an_undescribed_side_is_refused(name: str) -> None:
+    with pytest.raises(UnsupportedModel, match=f"{name} does not describe encoder and decoder"):
+        families.get(name).rewrite({"model_type": name, "decoder": {}})  # type: ignore[misc]
+
+
+def test_a_window_that_holds_every_source_is_none() -> None:
+    """T5Gemma's reaches as far to each side as T5Gemma 2's does to both together."""
+    import torch
+
+    for name, window in (("t5gemma", 5), ("t5gemma2", 11)):
+        for tokens, left in ((6, None), (7, window)):
+            model = empty_seq2seq(config_of(next(one for one in SHAPES if one.name == name)))
+            refit(model, tokens, torch.int64)
+            assert model.get_encoder().config.sliding_window == left, (name, tokens)
+
+
+@pytest.mark.parametrize(("rows", "words"), [(None, "has no tensor"), (383, "has 383 rows")])
+def test_the_table_of_each_side_is_looked_at(tmp_path: Path, rows: int | None, words: str) -> None:
+    from kobako.pipeline.fetch import fetch, parse
+    from kobako.pipeline.reference.load import load
+    from safetensors.numpy import load_file, save_file
+
+    home = write_checkpoint(tmp_path / "tiny", next(one for one in SHAPES if one.name == "t5gemma"))
+    tensors = load_file(home / "model.safetensors")
+    table = tensors.pop("model.encoder.embed_tokens.weight")
+    kept = {} if rows is None else {"model.encoder.embed_tokens.weight": table[:rows]}
+    save_file(tensors | kept, home / "model.safetensors")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(IntegrityError, match=r"model\.encoder\.embed_tokens\.weight") as found:
+        load(fetch(parse(str(home)), tmp_path / "downloads", no_progress), tmp_path / "out")
+    assert words in str(found.value)
 
 
 def test_the_token_behind_a_source_begins_the_answer() -> None:
