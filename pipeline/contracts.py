@@ -308,8 +308,8 @@ class Task:
         fills: by target language, more fields of the template; when there are any, one of them must be chosen.
         sources: by source language, the field ``source`` of the template, where it is not English.
         max_new_tokens: of an answer; 0 where none is generated.
-        output: what comes back: generated text, an encoder's vector, labels with their probabilities, or the span of a
-            passage that answers a question.
+        output: what comes back: generated text, an encoder's vector, labels with their probabilities, the span of a
+            passage that answers a question, or the words of a text that have labels.
     """
 
     name: str
@@ -320,4 +320,4 @@ class Task:
     languages: tuple[str, ...] = ()
     fills: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
-    output: Literal["text", "vector", "labels", "span"] = "text"
+    output: Literal["text", "vector", "labels", "span", "tags"] = "text"

@@ -11,7 +11,7 @@ from .codec import from_json, read_json, to_json, write_json
 from .families import Family
 
 HEAD_FILE = "head.json"
-EncoderTask = Literal["embed", "classify", "fill-mask", "answer"]
+EncoderTask = Literal["embed", "classify", "fill-mask", "answer", "tag"]
 ENCODER_TASKS: tuple[EncoderTask, ...] = get_args(EncoderTask)
 
 
@@ -21,14 +21,15 @@ class Head:
 
     Attributes:
         task: ``embed`` (one vector for a text), ``classify`` (one logit for each label), ``fill-mask`` (one logit for
-            each token of the vocabulary, for the one that is masked) or ``answer`` (of a question and a passage: for
-            each token two logits, that the answer begins and that it ends there).
-        size: how many numbers come out; of ``answer``: for each token.
+            each token of the vocabulary, for the one that is masked), ``answer`` (of a question and a passage: for
+            each token two logits, that the answer begins and that it ends there) or ``tag`` (for each token one logit
+            for each label).
+        size: how many numbers come out; of ``answer`` and ``tag``: for each token.
         longest_tokens: of a text the model was made for, special tokens included.
         pooling: of ``embed``: the mean over the text's tokens, or the first token's state.
         normalize: of ``embed``: vectors have length 1.
         stated: of ``embed``: the checkpoint itself tells its pooling; otherwise it is sentence-transformers' default.
-        labels: of ``classify``, in the order of the logits.
+        labels: of ``classify`` and ``tag``, in the order of the logits.
         many: of ``classify``: labels do not exclude each other (a sigmoid each instead of one softmax).
         separator_id: of ``answer``, the token behind which the passage begins, where the model tells the two apart by
             types of tokens; -1 where it does not.
@@ -55,12 +56,14 @@ class Head:
     @property
     def chosen(self) -> str:
         """What is chosen, for people."""
-        return "spans" if self.task == "answer" else "labels"
+        return {"answer": "spans", "tag": "tags"}.get(self.task, "labels")
 
     def words(self) -> str:
         """For people."""
         if self.task == "classify":
             return f"{self.size} labels"
+        if self.task == "tag":
+            return f"one of {self.size} labels for each word"
         if self.task == "answer":
             return "a span of the passage"
         if self.task == "fill-mask":

@@ -69,6 +69,7 @@ ENCODER_TASKS: Mapping[str, Task] = {
     "classify": Task(name="classify", prompt="{text}", max_new_tokens=0, output="labels"),
     "fill-mask": Task(name="fill-mask", prompt="{text}", max_new_tokens=0, output="labels"),
     "answer": Task(name="answer", prompt="{text}", max_new_tokens=0, output="span"),
+    "tag": Task(name="tag", prompt="{text}", max_new_tokens=0, output="tags"),
 }
 DEFAULTS = ("chat", "summarize", "complete")
 """What a package is for when nobody says: few small models translate."""

@@ -33,6 +33,21 @@ class Pair:
     passage: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A text as tokens that know where they stand.
+
+    Attributes:
+        words: of each token, the number of the word it belongs to, None for special ones.
+        offsets: of each token, where it begins and ends in the text.
+    """
+
+    ids: list[int]
+    words: list[int | None]
+    offsets: list[tuple[int, int]]
+    text: str
+
+
 @dataclass(frozen=True)
 class ShippedTokenizer:
     """A directory with ``tokenizer.json`` and ``tokenizer_config.json``."""
@@ -107,6 +122,12 @@ class ShippedTokenizer:
             ids=list(found.ids), types=list(found.type_ids), parts=list(found.sequence_ids),
             offsets=list(found.offsets), passage=passage,
         )  # fmt: skip
+
+    def encode_placed(self, text: str) -> Placed:
+        """A text with the special tokens that the tokenizer's own template puts around it."""
+        with self._readable():
+            found = self._tokenizer.encode(text, add_special_tokens=True)
+        return Placed(ids=list(found.ids), words=list(found.word_ids), offsets=list(found.offsets), text=text)
 
     def encode_whole(self, text: Text, longest: int) -> list[int]:
         """Token ids of a text, or of a question and its passage, for an encoder.

@@ -20,6 +20,7 @@ LABELS = ("good", "bad", "neither")
 EMBED = Head(task="embed", size=64, longest_tokens=256, pooling="mean", normalize=True)
 CLASSIFY = Head(task="classify", size=len(LABELS), longest_tokens=256, labels=LABELS)
 ANSWER = Head(task="answer", size=2, longest_tokens=256)
+TAG = Head(task="tag", size=len(LABELS), longest_tokens=256, labels=LABELS)
 FILL = Head(task="fill-mask", size=384, longest_tokens=256, mask="[MASK]", mask_id=4)
 ROBERTA: Mapping[str, Any] = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": LAYERS, "num_attention_heads": 4,
@@ -62,6 +63,8 @@ SHAPES = (
     Shape("bert", replace(ANSWER, separator_id=3), "a span, token types of question and passage"),
     Shape("xlm-roberta", EMBED, "read as roberta", exported=False),
     Shape("roberta", ANSWER, "a span, no token types", exported=False),
+    Shape("bert", TAG, "a label for each token"),
+    Shape("distilbert", TAG, "a label for each token", exported=False),
     Shape("bert", FILL, "one masked word, tied table, shared biases"),
     Shape("distilbert", FILL, "one masked word, tied table"),
 )

@@ -49,7 +49,8 @@ def command(
 
     A package that embeds prints the vector as JSON, or the cosine of two texts; one that classifies prints its labels
     with their probabilities, one that fills in a masked word the likeliest words. One that answers questions takes a
-    question and a passage, and prints the words of the passage that are the answer.
+    question and a passage, and prints the words of the passage that are the answer. One that tags prints the words that
+    it has a label for.
     """
     from ..codec import to_json
     from ..errors import UsageError
@@ -125,12 +126,16 @@ def _read(
     readings = read_texts(package, target, task, texts)
     cosine = _cosine(readings[0].values, readings[1].values) if len(readings) == ENCODER_TEXTS else None
     labels = [reading.labels for reading in readings if reading.labels]
+    tags = [tag for reading in readings for tag in reading.tags or ()]
+    chosen = bool(labels) or readings[0].tags is not None
     if as_json:
-        print_json({"texts": [to_json(one) for one in readings], "cosine": None if labels else cosine})
-    elif labels:
+        print_json({"texts": [to_json(one) for one in readings], "cosine": None if chosen else cosine})
+    elif chosen:
         for shares in labels:
             for label, share in shares.items():
                 click.echo(f"{share:8.4f}  {printable(label)}")
+        for tag in tags:
+            click.echo(f"{tag.share:8.4f}  {printable(tag.label)}  {printable(tag.text)}")
     elif cosine is not None:
         click.echo(f"{cosine:.6f}")
     else:

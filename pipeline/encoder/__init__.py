@@ -7,6 +7,8 @@ quantizing are those of every model. From there on an encoder walks through this
     expect     Reference + Quantized → Expectations: what artifacts must answer
     standard   the same, read back at build time and from a package
     compare    two answers: cosine, divergence, labels, retrieval
+    spans      answers with numbers for every token, as rows of one length; the words that answer a question
+    tags       the words of a text that have labels
     gates      the demands
     proof      Exported + Expectations → Report
     engine     text in, vector or labels out: what ``kobako run`` and an app do

@@ -24,7 +24,7 @@ class Comparison:
     Attributes:
         distances: of each text: 1 − cosine of the vectors, or the KL divergence of the labels in nats.
         errors: of each text: the largest difference of any number, in parts of the expected answer's largest.
-        agrees: of each text: whether the labels chosen are the same (vectors: always).
+        agrees: of each text: whether the labels chosen are the same (vectors: always); of tags: the share of tokens.
     """
 
     distances: Figures
@@ -38,7 +38,8 @@ class Comparison:
         errors = np.abs(actual - expected).max(axis=-1) / np.maximum(sizes.max(axis=-1), 1e-9)
         if head.task == "embed":
             return cls(1.0 - cosines(expected, actual), errors, np.ones(len(expected), np.float32))
-        same = (chosen(expected, head) == chosen(actual, head)).all(axis=-1)
+        same = chosen(expected, head) == chosen(actual, head)
+        same = over_tokens(same, expected, head) if head.task == "tag" else same.all(axis=-1)
         return cls(divergences(expected, actual, head), errors, same.astype(np.float32))
 
     @property
@@ -53,7 +54,7 @@ class Comparison:
 
     @property
     def agreement(self) -> float:
-        """Share of texts whose labels are the same."""
+        """Share of texts whose labels are the same; of tags: the mean over texts."""
         return float(self.agrees.mean())
 
     def figures(self) -> dict[str, Any]:
@@ -85,16 +86,21 @@ def probabilities(logits: FloatArray, head: Head) -> Figures:
 
 
 def chosen(logits: FloatArray, head: Head) -> Any:
-    """What is answered ``[N, 1]`` (the likeliest label), ``[N, E]`` (whether each label holds) or ``[N, 2]`` (a span's
-    first and last token)."""
+    """What is answered ``[N, 1]`` (the likeliest label), ``[N, E]`` (whether each label holds), ``[N, 2]`` (a span's
+    first and last token) or ``[N, T]`` (the likeliest label of each token)."""
+    if head.task == "tag":
+        return logits.reshape(len(logits), -1, head.size).argmax(axis=-1)
     if head.task == "answer":
         return logits.reshape(len(logits), 2, -1).argmax(axis=-1)
     return logits > 0.0 if head.many else logits.argmax(axis=-1)[:, None]
 
 
 def divergences(expected: FloatArray, actual: FloatArray, head: Head) -> Figures:
-    """KL of the label distributions of each text ``[N]``; the mean over labels where each has its own, and over the
-    beginning and the end of a span."""
+    """KL of the label distributions of each text ``[N]``; the mean over labels where each has its own, over the
+    beginning and the end of a span, and over tokens where each has a label."""
+    if head.task == "tag":
+        tokens = [logits.reshape(len(logits), -1, head.size) for logits in (expected, actual)]
+        return over_tokens(kl_nats(tokens[0], tokens[1]), expected, head)
     if head.task == "answer":
         halves = [logits.reshape(len(logits), 2, -1) for logits in (expected, actual)]
         return np.asarray(kl_nats(halves[0], halves[1]).mean(axis=-1))
@@ -102,6 +108,12 @@ def divergences(expected: FloatArray, actual: FloatArray, head: Head) -> Figures
         return kl_nats(expected, actual)
     each = [np.stack([logits, np.zeros_like(logits)], axis=-1) for logits in (expected, actual)]
     return np.asarray(kl_nats(each[0], each[1]).mean(axis=-1))
+
+
+def over_tokens(values: Any, expected: FloatArray, head: Head) -> Figures:
+    """The mean of `values` ``[N, T]`` over those tokens of each text that are not HIDDEN in the `expected` tags."""
+    shown = expected.reshape(len(expected), -1, head.size)[:, :, 0] > HIDDEN / 2
+    return np.asarray((values * shown).sum(axis=-1) / shown.sum(axis=-1))
 
 
 def found(questions: FloatArray, passages: FloatArray) -> int:

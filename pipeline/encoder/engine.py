@@ -16,6 +16,7 @@ from ..protocols import EncoderRuntime
 from ..tokens import ShippedTokenizer, Text
 from .compare import probabilities
 from .spans import best_span, settled
+from .tags import Tag, tags_of
 
 TOLD_TOKENS = 5
 
@@ -25,15 +26,18 @@ class Reading:
     """What an encoder answers to one text.
 
     Attributes:
-        values: the vector, the logits of the labels, or of a span's ends; empty for a masked word.
+        values: the vector, the logits of the labels, of a span's ends, or of every token's labels; empty for a masked
+            word.
         labels: probabilities by label, by token for a masked word, or of the answer's words; the likeliest first;
-            empty for a vector.
+            empty for a vector and for tags.
+        tags: of a text whose words are labelled; otherwise None.
     """
 
     values: tuple[float, ...]
     labels: Mapping[str, float]
     tokens: int
     seconds: float
+    tags: tuple[Tag, ...] | None = None
 
 
 class TextEncoder:
@@ -57,7 +61,11 @@ class TextEncoder:
         """Token ids of `text`. Raises UsageError for a text that does not fit: half of it would mean something else."""
         if (head.task == "answer") == isinstance(text, str):
             raise UsageError("this package answers a question on a passage, and nothing else.", "Give both.")
-        ids = self._tokenizer.encode_prompt(text) if isinstance(text, str) else self._tokenizer.encode_pair(*text).ids
+        if not isinstance(text, str):
+            ids = self._tokenizer.encode_pair(*text).ids
+        else:
+            placed = head.task == "tag"
+            ids = self._tokenizer.encode_placed(text).ids if placed else self._tokenizer.encode_prompt(text)
         if head.task == "fill-mask" and ids.count(head.mask_id) != 1:
             raise UsageError(
                 f"the text has {ids.count(head.mask_id)} masked words.", f"Write {head.mask} for one word."
@@ -79,12 +87,18 @@ class TextEncoder:
             row = settled(values, len(ids), self._longest, head)
             words, share = best_span(row, self._tokenizer.encode_pair(*text))
             return Reading(values=tuple(map(float, row)), labels={words: share}, tokens=len(ids), seconds=seconds)
-        if len(values) != head.size or (head.task == "classify" and len(head.labels) != head.size):
+        tagging, rows = head.task == "tag", len(values) // head.size
+        whole = len(values) == rows * head.size and (rows >= len(ids) if tagging else rows == 1)
+        if not whole or (head.task in ("classify", "tag") and len(head.labels) != head.size):
             raise BadArtifact(
                 f"the artifact answers with {len(values)} numbers, its package speaks of {head.size} "
                 f"and {len(head.labels)} labels.",
                 "Pull or build the package again.",
             )
+        if tagging and isinstance(text, str):
+            row = settled(values, len(ids), self._longest, head)
+            tags = tags_of(row, self._tokenizer.encode_placed(text), head)
+            return Reading(values=tuple(map(float, row)), labels={}, tokens=len(ids), seconds=seconds, tags=tags)
         return Reading(
             values=() if head.task == "fill-mask" else tuple(float(one) for one in values),
             labels=self._tokens(values, head) if head.task == "fill-mask" else named(values, head),

@@ -3,7 +3,9 @@
 An artifact gives ``[2 · T]`` for T tokens, beginnings first. Here every answer gets the length of the artifact's
 context, HIDDEN where no token is, so that answers to texts of all lengths are rows of one array.
 
-Shape legend: T tokens, C tokens of the context, N texts.
+Answers that label every token (`tags`) are settled here too.
+
+Shape legend: T tokens, C tokens of the context, L labels, N texts.
 """
 
 from __future__ import annotations
@@ -21,7 +23,12 @@ LONGEST_SPAN = 30
 
 
 def settled(values: FloatArray, tokens: int, context_tokens: int, head: Head) -> FloatArray:
-    """An artifact's numbers as a row ``[2 · C]``, those behind the text's `tokens` hidden; other heads' unchanged."""
+    """An artifact's numbers as a row ``[2 · C]`` of a span's ends or ``[C · L]`` of tags, those behind the text's
+    `tokens` hidden; other heads' unchanged."""
+    if head.task == "tag":
+        labels = np.full((context_tokens, head.size), HIDDEN, np.float32)
+        labels[:tokens] = values.reshape(-1, head.size)[:tokens]
+        return labels.reshape(-1)
     if head.task != "answer":
         return values
     row = np.full((2, context_tokens), HIDDEN, np.float32)

@@ -73,11 +73,12 @@ def encoder_modules(config: PretrainedConfig, head: Head, attention: str | None)
         AutoModelForMaskedLM,
         AutoModelForQuestionAnswering,
         AutoModelForSequenceClassification,
+        AutoModelForTokenClassification,
     )
 
     kinds = {
         "embed": AutoModel, "classify": AutoModelForSequenceClassification, "fill-mask": AutoModelForMaskedLM,
-        "answer": AutoModelForQuestionAnswering,
+        "answer": AutoModelForQuestionAnswering, "tag": AutoModelForTokenClassification,
     }  # fmt: skip
     model = kinds[head.task].from_config(config, attn_implementation=attention, dtype=torch.float32)
     made: nn.Module = Bare(model) if head.task == "embed" else model
@@ -85,7 +86,9 @@ def encoder_modules(config: PretrainedConfig, head: Head, attention: str | None)
 
 
 class Encoder(nn.Module):
-    """``(ids [1, T], mask [1, T] of 0 and 1)`` → vector or logits ``[1, E]``; E is 2 · T for an answer's span.
+    """``(ids [1, T], mask [1, T] of 0 and 1)`` → vector or logits ``[1, E]``.
+
+    E is 2 · T for an answer's span, T · L for tags of L labels.
 
     With `additive` the model is handed the mask in the form its scores take, as a graph of its own computes it;
     otherwise transformers makes what it needs of it.
@@ -106,6 +109,8 @@ class Encoder(nn.Module):
         found: Any = self.read(ids, given)
         if self.head.task == "answer":
             return torch.cat([found.start_logits, found.end_logits], dim=-1)
+        if self.head.task == "tag":
+            return found.logits.flatten(1)
         return pooled(found, seen, self.head) if self.head.task == "embed" else found.logits
 
     def read(self, ids: torch.Tensor, given: torch.Tensor) -> Any:

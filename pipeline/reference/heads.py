@@ -29,6 +29,7 @@ FILLS = ("ForMaskedLM", "ForPreTraining")
 EMBEDS = ("Model", *FILLS)
 CLASSIFIES = "ForSequenceClassification"
 ANSWERS = "ForQuestionAnswering"
+TAGS = "ForTokenClassification"
 HEADS = ("classifier", "qa_outputs")
 MOST_LABELS = 1_000_000  # as the manifest's schema
 
@@ -59,6 +60,9 @@ def head_for(checkpoint: Checkpoint, tokenizer: ShippedTokenizer, wanted: Encode
         labels = labels_of(config)
         many = config.get("problem_type") == "multi_label_classification"
         return Head(task="classify", size=len(labels), longest_tokens=longest, labels=labels, many=many)
+    if architecture.endswith(TAGS):
+        labels = labels_of(config)
+        return Head(task="tag", size=len(labels), longest_tokens=longest, labels=labels)
     if architecture.endswith(ANSWERS):
         return Head(task="answer", size=2, longest_tokens=longest, separator_id=separator(checkpoint, tokenizer))
     filler = f"{checkpoint.family.filler}."
@@ -68,8 +72,9 @@ def head_for(checkpoint: Checkpoint, tokenizer: ShippedTokenizer, wanted: Encode
     if not architecture.endswith(EMBEDS) and (architecture or with_head):
         raise UnsupportedModel(
             f"{source.name} is a {architecture or config['model_type'] + ' with the head ' + str(with_head)}: kobako "
-            "exports encoders that embed or classify a text, fill in a masked word, or answer a question on a passage.",
-            "Name a checkpoint of a …Model, …ForSequenceClassification, …ForMaskedLM or …ForQuestionAnswering.",
+            "exports encoders that embed or classify a text, label its words, fill in a masked one, or answer a "
+            "question on a passage.",
+            f"Name a checkpoint of a …Model, …{CLASSIFIES}, …{TAGS}, …ForMaskedLM or …{ANSWERS}.",
         )
     hidden = int(config.get("hidden_size") or config["dim"])
     return embedding_head(source, have, hidden, longest)

@@ -34,6 +34,7 @@ PIPELINES = {
     "classify": "text-classification",
     "fill-mask": "fill-mask",
     "answer": "question-answering",
+    "tag": "token-classification",
 }
 
 

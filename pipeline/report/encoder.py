@@ -7,7 +7,11 @@ from typing import Any
 
 from . import words
 
-HEADS = {"embed": "Every text becomes a vector", "classify": "Every text gets labels"}
+HEADS = {
+    "embed": "Every text becomes a vector",
+    "classify": "Every text gets labels",
+    "tag": "Every word of a text gets a label",
+}
 
 
 def is_encoder(data: Mapping[str, Any]) -> bool:
@@ -18,10 +22,10 @@ def is_encoder(data: Mapping[str, Any]) -> bool:
 def head_words(data: Mapping[str, Any]) -> str:
     """What the answers are."""
     head = data["head"]
-    if head["task"] == "classify":
+    if head["task"] in ("classify", "tag"):
         shown = words.listed([str(label) for label in head["labels"][:8]])
         more = f" and {len(head['labels']) - 8} more" if len(head["labels"]) > 8 else ""
-        return f"{HEADS['classify']}: {shown}{more}."
+        return f"{HEADS[head['task']]}: {shown}{more}."
     if head["task"] == "fill-mask":
         return f"It tells which word {head['mask']} stands for, of {head['size']} tokens."
     if head["task"] == "answer":
@@ -42,5 +46,5 @@ def quality_note(found: Mapping[str, Any], task: str) -> str:
     """The second figure of an encoder's quality."""
     if task == "embed":
         return f"finds {found['found']} of {found['questions']} passages"
-    chosen = "span" if task == "answer" else "label"
+    chosen = {"answer": "span", "tag": "tags"}.get(task, "label")
     return f"same {chosen} {words.percent(found['quality_agreement'])}"

@@ -23,7 +23,7 @@ from kobako.pipeline.contracts import Exported, ExportOptions, Quantized, no_pro
 from kobako.pipeline.errors import BadArtifact, UsageError
 
 from tests.contract.test_targets import need
-from tests.encoders import CONTEXT, SHAPES, Shape, config_of, make, standard_of, vocabulary
+from tests.encoders import CONTEXT, SHAPES, TAG, Shape, config_of, make, standard_of, vocabulary
 
 pytestmark = pytest.mark.heavy
 
@@ -179,12 +179,20 @@ def test_checkpoints_are_read_as_transformers_reads_them(shape: Shape, form: str
     from kobako.pipeline.reference.encoder import Encoder
     from kobako.pipeline.reference.load import load
     from kobako.pipeline.reference.model import reference_model
-    from transformers import AutoModelForMaskedLM, AutoModelForQuestionAnswering, AutoModelForSequenceClassification
+    from transformers import (
+        AutoModelForMaskedLM,
+        AutoModelForQuestionAnswering,
+        AutoModelForSequenceClassification,
+        AutoModelForTokenClassification,
+    )
 
     if shape.head.chooses and form == "bare":
         pytest.skip("a bare model has neither labels nor words")
     torch.manual_seed(0)
-    kinds = {"classify": AutoModelForSequenceClassification, "answer": AutoModelForQuestionAnswering}
+    kinds = {
+        "classify": AutoModelForSequenceClassification, "answer": AutoModelForQuestionAnswering,
+        "tag": AutoModelForTokenClassification,
+    }  # fmt: skip
     kind = kinds.get(shape.head.task, AutoModelForMaskedLM)
     model = kind.from_config(config_of(shape), dtype=torch.float32).eval()
     (model.base_model if form == "bare" else model).save_pretrained(tmp_path / "model")
@@ -196,8 +204,8 @@ def test_checkpoints_are_read_as_transformers_reads_them(shape: Shape, form: str
     ids, mask = torch.arange(2, 90)[None], torch.tensor([[1] * 80 + [0] * 8])
     with torch.no_grad():
         ours = Encoder(reference_model(reference), head)(ids, mask)
-        if shape.head.task == "classify":
-            theirs = model(input_ids=ids, attention_mask=mask).logits
+        if shape.head.task in ("classify", "tag"):
+            theirs = model(input_ids=ids, attention_mask=mask).logits.flatten(1)
             assert head.labels == shape.head.labels
         elif shape.head.task == "answer":
             separated = torch.where(ids == 3, 9, ids)
@@ -303,6 +311,25 @@ def test_a_question_and_a_passage_from_end_to_end(tmp_path: Path) -> None:
     assert "Give two texts, the question first" in refused.stderr
     card = (tmp_path / "answers" / "README.md").read_text()
     assert "which words of the passage are the answer" in card
+
+
+def test_tags_from_end_to_end(tmp_path: Path) -> None:
+    """Words of the text with their labels; the model card says what the labels are."""
+    from transformers import AutoModelForTokenClassification
+
+    need("litert")
+    write_checkpoint(tmp_path / "tiny", AutoModelForTokenClassification, next(one for one in SHAPES if one.head == TAG))
+    package, options = str(tmp_path / "tags"), ("-r", "int8", "-t", "litert", "--no-measure", "--quiet")
+    built = kobako(tmp_path / "cache", "build", str(tmp_path / "tiny"), *options, "-o", package)
+    assert built.returncode == 0, built.stderr[-3000:]
+    text = "The moon and the water."
+    said = json.loads(kobako(tmp_path / "cache", "run", package, text, "--json").stdout)
+    tags = said["texts"][0]["tags"]
+    assert " ".join(one["text"] for one in tags).replace(" .", ".") == text  # none of the labels is O
+    assert {one["label"] for one in tags} <= set(TAG.labels)
+    shown = kobako(tmp_path / "cache", "run", package, text, "--quiet").stdout.splitlines()
+    assert [line.split()[1] for line in shown] == [one["label"] for one in tags]
+    assert "Every word of a text gets a label: good, bad and neither." in (tmp_path / "tags" / "README.md").read_text()
 
 
 def test_the_build_of_an_encoder_from_end_to_end(tmp_path: Path) -> None:

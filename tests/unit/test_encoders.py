@@ -17,6 +17,7 @@ from kobako.pipeline.encoder.engine import TextEncoder, named
 from kobako.pipeline.encoder.gates import fidelity_gate, quality_gate
 from kobako.pipeline.encoder.spans import best_span, settled
 from kobako.pipeline.encoder.standard import read_standard, write_answers, write_facts
+from kobako.pipeline.encoder.tags import tags_of
 from kobako.pipeline.encoder.texts import pairs, proof_ids, proof_texts, texts_for
 from kobako.pipeline.errors import BadArtifact, IntegrityError, KobakoError, UnsupportedModel, UsageError
 from kobako.pipeline.estimate import parameters_of
@@ -88,8 +89,14 @@ def test_labels_come_in_the_order_of_the_logits(tmp_path: Path) -> None:
     assert (head.task, head.size, head.many) == ("classify", 3, True)
 
 
+def test_a_head_that_labels_every_token(tmp_path: Path) -> None:
+    named = {"id2label": {"1": "B-PER", "0": "O", "2": "I-PER"}}
+    head = head_of_checkpoint(tmp_path, {**CONFIG, **named, "architectures": ["BertForTokenClassification"]})
+    assert head == Head(task="tag", size=3, longest_tokens=512, labels=("O", "B-PER", "I-PER"))
+
+
 REFUSED: tuple[tuple[Mapping[str, Any], Mapping[str, object], type[KobakoError], str], ...] = (
-    ({"architectures": ["BertForTokenClassification"]}, {}, UnsupportedModel, "BertForTokenClassification"),
+    ({"architectures": ["BertForMultipleChoice"]}, {}, UnsupportedModel, "BertForMultipleChoice"),
     (
         {"architectures": ["BertForQuestionAnswering"], "id2label": {"0": "a", "1": "b", "2": "c"}}, {},
         UnsupportedModel, "3 numbers for a token",
@@ -444,3 +451,59 @@ def test_questions_need_a_passage_and_passages_must_fit(tmp_path: Path) -> None:
         engine.read(["the moon", "the water"], EMBED)
     with pytest.raises(UsageError, match="tokens, the package was built for 16"):
         engine.read(["the moon", "water " * 20], head)
+
+
+NAMES = Head(task="tag", size=4, longest_tokens=64, labels=("O", "B-PER", "I-PER", "LOC"))
+
+
+def tagged(directory: Path, text: str, labels: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Words and labels of the tags of a text, each token given the label that `labels` has for its piece."""
+    write_tokenizer(directory / "t")
+    placed = ShippedTokenizer(directory / "t").encode_placed(text)
+    logits = np.zeros((len(placed.ids), 4), np.float32)
+    for row, token in zip(logits, placed.ids, strict=True):
+        row[labels.get(vocabulary()[token], 0)] = 5.0
+    found = tags_of(settled(logits.reshape(-1), len(placed.ids), 64, NAMES), placed, NAMES)
+    assert all(text[one.begin : one.end] == one.text and 0.9 < one.share < 1.0 for one in found)
+    return [(one.text, one.label) for one in found]
+
+
+def test_words_with_one_label_are_one_tag_and_another_begins_where_b_says_so(tmp_path: Path) -> None:
+    labels = {"moon": 1, "water": 2, "a": 3, "[CLS]": 3}
+    expected = [("Moon WATER", "PER"), ("moon", "PER"), ("water", "PER"), ("A a", "LOC")]
+    assert tagged(tmp_path, "Moon WATER moon, water A a b.", labels) == expected
+
+
+def test_a_word_has_the_label_of_its_first_token(tmp_path: Path) -> None:
+    assert tagged(tmp_path, "of moons and smoon", {"moon": 1, "##s": 3, "##m": 3}) == [("moons", "PER")]
+
+
+def test_figures_of_tags_count_tokens_and_not_what_is_hidden() -> None:
+    logits = np.eye(4, dtype=np.float32)[[1, 1, 2, 0]]
+    one = settled(logits.reshape(-1), 4, 9, NAMES)[None]
+    other = settled(logits[[1, 0, 2, 1]].reshape(-1), 4, 9, NAMES)[None]  # the last of four differs
+    assert one.shape == (1, 36)
+    assert Comparison.of(one, other, NAMES).agreement == 0.75
+    assert Comparison.of(one, one, NAMES).figures()["distance"] == pytest.approx(0.0, abs=1e-6)
+    whole = Comparison.of(logits.reshape(1, -1), logits[[1, 0, 2, 1]].reshape(1, -1), NAMES)
+    assert Comparison.of(one, other, NAMES).distance == pytest.approx(whole.distance)
+
+
+def test_tags_need_a_row_for_every_token(tmp_path: Path) -> None:
+    class Labelling:
+        name = "labelling"
+
+        def __init__(self, rows: int) -> None:
+            self.rows = rows
+
+        def encode(self, ids: object, mask: object) -> Any:
+            return np.tile(np.array([0.0, 9.0, 0.0, 0.0], np.float32), self.rows)
+
+        def close(self) -> None: ...
+
+    write_tokenizer(tmp_path / "t")
+    read = TextEncoder(Labelling(8), tmp_path / "t", 8).read("the moon", NAMES)
+    assert [(one.text, one.label) for one in read.tags or ()] == [("the", "PER"), ("moon", "PER")]
+    assert (len(read.values), read.tokens) == (32, 4)
+    with pytest.raises(BadArtifact, match="12 numbers"):
+        TextEncoder(Labelling(3), tmp_path / "t", 8).read("the moon", NAMES)
