@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from .contracts import Exported
+from cattrs import BaseValidationError
+
+from .codec import from_json
+from .contracts import Exported, Recipe, Task
 from .embeddings import TABLE_FILE
 from .errors import BadArtifact, IntegrityError, NotFound
+from .heads import Head
 from .names import check_distinct, check_member_name
 from .versioned import Format
 
@@ -57,6 +61,20 @@ def check_manifest(data: Any, path: Path) -> None:
         _check_names(data)
     except ValueError as error:
         raise BadArtifact(f"{path}: {error}.", "Do not use the package.") from error
+    for part, kind, value in _values(data):
+        try:
+            from_json(value, kind)
+        except (BaseValidationError, KeyError, TypeError, ValueError) as error:
+            raise BadArtifact(f"{path}: {part} cannot be read: {value!r:.200}.", "Do not use the package.") from error
+
+
+def _values(manifest: Mapping[str, Any]) -> Iterator[tuple[str, type[Any], Any]]:
+    """What is made values of later, when the package is used: so that it is not found out only then."""
+    yield "recipe", Recipe, manifest["recipe"]
+    if manifest.get("kind") == "encoder":
+        yield "head", Head, manifest.get("head")
+    for task in manifest["tasks"]:
+        yield f"task {task['name']!r}", Task, task
 
 
 def _check_names(manifest: Mapping[str, Any]) -> None:

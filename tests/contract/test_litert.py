@@ -168,7 +168,7 @@ def test_inspect_tells_signatures_operators_and_bytes(export: Export) -> None:
     model = told["model"]
     assert set(model["signatures"]) == {"prefill_16", "decode"}
     assert model["signatures"]["decode"]["inputs"]["kv_cache_v_1"]["shape"] == [1, 2, 16, 64]
-    assert model["signatures"]["decode"]["operators"]["FULLY_CONNECTED"] == 15
+    assert model["signatures"]["decode"]["operators"]["FULLY_CONNECTED"] == 11
     assert told["metadata"]["max_num_tokens"] == 64
     given = open_weights(quantized.directory)
     linears = sum(given[name].codes.size for name in given if getattr(given[name], "bits", None) == 4)
