@@ -10,12 +10,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
 from . import limited, profile, stages
 from .checkpoint import write_checkpoint
-from .shapes import AXES, PUBLISHED
+from .shapes import AXES, CONTEXT_TOKENS, PUBLISHED
 
 DOWNLOADS = Path(".cache/growth/downloads")
 TARGETS = ("executorch", "coreml", "litert")
@@ -39,10 +40,15 @@ def main() -> None:
     published.add_argument("shape", choices=sorted(PUBLISHED))
     published.add_argument("--limit", default="16", help="gigabytes of the control group [default: 16]")
     published.add_argument("--context", default="1024", help="tokens of context [default: 1024]")
+    single = what.add_parser(
+        "stages", help="quantizing, exports and engines of a published shape, without the proof (a limit needs root)"
+    )
+    single.add_argument("shape", choices=sorted(PUBLISHED))
+    single.add_argument("--limit", help="gigabytes of the control group [default: none]")
     made = what.add_parser("checkpoint", help="only write the random checkpoint of a published shape")
     made.add_argument("shape", choices=sorted(PUBLISHED))
     made.add_argument("directory", type=Path)
-    for one in (curve, profiled, published):
+    for one in (curve, profiled, published, single):
         one.add_argument("--recipe", default="int8", help="[default: int8]")
         one.add_argument("--target", action="append", choices=TARGETS, help="[default: all three]")
         one.add_argument("--json", action="store_true", help="print JSON")
@@ -56,7 +62,38 @@ def main() -> None:
     if given.work:
         given.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.work) as work:
-        {"curve": print_curve, "profile": print_profile, "build": print_build}[given.what](given, Path(work))
+        prints = {"curve": print_curve, "profile": print_profile, "build": print_build, "stages": print_stages}
+        try:
+            prints[given.what](given, Path(work))
+        except limited.NoLimit as error:
+            sys.exit(f"growth: {error}")
+
+
+def print_stages(given: argparse.Namespace, work: Path) -> None:
+    """One published shape, stage by stage."""
+    limit = limited.limited(int(float(given.limit) * 1e9)) if given.limit else nullcontext()
+    shape, found = PUBLISHED[given.shape], []
+    with limit:
+        targets = tuple(given.target or TARGETS)
+        for row in stages.staged(shape, CONTEXT_TOKENS, given.recipe, targets, work, DOWNLOADS, run=True):
+            found.append(row)
+            print(f"{row[0]}: {row[2]:.0f} CPU s, {row[3] / 1e9:.2f} GB", file=sys.stderr)
+    if given.json:
+        print(json.dumps(found))
+        return
+    lines = [
+        (name, f"{cpu_s:.0f}", f"{peak / 1e9:.2f} GB", f"{size / 1e9:.2f} GB") for name, _, cpu_s, peak, size in found
+    ]
+    print(table((f"{given.shape}, {given.recipe}", "CPU s", "peak memory", "file"), lines))
+    parameters = found[0][1]
+    print(
+        f"\n{parameters / 1e9:.2f} billion parameters; 1.3 × bf16 + 1.5 GB would be {allowed(parameters) / 1e9:.2f} GB"
+    )
+
+
+def allowed(parameters: int) -> float:
+    """Bytes that a stage may take."""
+    return ALLOWED_PER_BF16 * 2 * parameters + ALLOWED_BYTES
 
 
 def print_profile(given: argparse.Namespace, work: Path) -> None:
@@ -115,15 +152,12 @@ def print_build(given: argparse.Namespace, work: Path) -> None:
     """One published shape."""
     model, limit = work / given.shape, int(float(given.limit) * 1e9)
     parameters = write_checkpoint(PUBLISHED[given.shape], model, DOWNLOADS)
-    allowed = ALLOWED_PER_BF16 * 2 * parameters + ALLOWED_BYTES
     arguments = [str(model), "--recipe", given.recipe, "--context", given.context, "--out", str(work / "package")]
     for target in given.target or TARGETS:
         arguments += ["--target", target]
     arguments += ["--jobs", "1", "--memory-limit", f"{limit / 1e9}GB"]
     try:
         told, seconds = limited.build(arguments, limit, work / "cache")
-    except limited.NoLimit as error:
-        sys.exit(f"growth: {error}")
     except subprocess.CalledProcessError as error:
         sys.exit(f"growth: the build ended with exit status {error.returncode}.")
     finally:
@@ -139,7 +173,7 @@ def print_build(given: argparse.Namespace, work: Path) -> None:
     peak = max(stage["peak_rss_bytes"] for stage in told["report"]["stages"])
     print(
         f"\n{parameters / 1e9:.2f} billion parameters, limit {limit / 1e9:.0f} GB: {seconds / 60:.1f} minutes, at most "
-        f"{peak / 1e9:.2f} GB in one process; 1.3 × bf16 + 1.5 GB would be {allowed / 1e9:.2f} GB"
+        f"{peak / 1e9:.2f} GB in one process; 1.3 × bf16 + 1.5 GB would be {allowed(parameters) / 1e9:.2f} GB"
     )
 
 

@@ -35,6 +35,17 @@ def memory_group(limit_bytes: int) -> Iterator[Path]:
         group.rmdir()
 
 
+@contextmanager
+def limited(limit_bytes: int) -> Iterator[None]:
+    """Let this process and its children have so much memory within the block. Raises NoLimit."""
+    with memory_group(limit_bytes) as procs:
+        procs.write_text(str(os.getpid()))
+        try:
+            yield
+        finally:
+            (procs.parent.parent / "cgroup.procs").write_text(str(os.getpid()))
+
+
 def build(arguments: list[str], limit_bytes: int, cache: Path) -> tuple[dict[str, Any], float]:
     """Run `kobako build … --json` under the limit: its report, and seconds on the clock.
 

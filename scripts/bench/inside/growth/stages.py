@@ -95,22 +95,31 @@ class Stages:
         return self.run("quantize", {**arguments, "out": str(out), "calibration": ""})
 
 
-def staged(
-    shape: Shape, context_tokens: int, recipe: str, targets: tuple[str, ...], home: Path, downloads: Path
-) -> Iterator[tuple[str, int, float, int, int]]:
-    """(stage, parameters, CPU seconds, peak resident bytes, bytes of the model file) of quantizing and each export."""
+def staged(  # noqa: PLR0913 - what a build is told
+    shape: Shape, context_tokens: int, recipe: str, targets: tuple[str, ...], home: Path, downloads: Path,
+    *, run: bool = False,
+) -> Iterator[tuple[str, int, float, int, int]]:  # fmt: skip
+    """(stage, parameters, CPU seconds, peak resident bytes, bytes of the model file) of quantizing and each export.
+
+    With `run`, of each target's engine reading and writing a few tokens, too; Core ML's, interpreted here, is left out.
+    """
     from kobako.pipeline.codec import to_json
     from kobako.pipeline.contracts import ExportOptions
 
     stages = Stages.of(shape, home, downloads)
     quantized, used, peak = stages.quantize(recipe)
-    yield "quantize", stages.parameters, used, peak, (home / "quantized" / "weights.safetensors").stat().st_size
+    weight_bytes = (home / "quantized" / "weights.safetensors").stat().st_size
+    yield "quantize", stages.parameters, used, peak, weight_bytes
     options = to_json(ExportOptions(context_tokens=context_tokens, prefill_tokens=PREFILL_TOKENS))
     for target in targets:
         out = home / target
         out.mkdir()
         arguments = {"target": target, "quantized": quantized, "options": options, "out": str(out)}
-        _, used, peak = stages.run("export", arguments)
+        exported, used, peak = stages.run("export", arguments)
         size = max(path.stat().st_size for path in out.rglob("*") if path.is_file())
         yield target, stages.parameters, used, peak, size
+        if run and target != "coreml":
+            asked = {"target": target, "exported": exported, "weight_bytes": weight_bytes}
+            _, used, peak = stages.run("measure", asked)
+            yield f"{target}, running", stages.parameters, used, peak, size
         shutil.rmtree(out)
