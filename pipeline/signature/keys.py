@@ -140,7 +140,7 @@ def certified_key(chain: tuple[bytes, ...], roots: list[x509.Certificate]) -> tu
         x509.InvalidVersion, x509.DuplicateExtension,
     )  # fmt: skip
     try:
-        signer, *between = [x509.load_der_x509_certificate(der) for der in chain]
+        signer, *between = [_certificate(der) for der in chain]
         _check_chain(signer, between, roots, signer.not_valid_before_utc)
         key = signer.public_key()
         usable = _may_sign(signer)
@@ -149,6 +149,16 @@ def certified_key(chain: tuple[bytes, ...], roots: list[x509.Certificate]) -> tu
     if not isinstance(key, ec.EllipticCurvePublicKey) or not usable:
         raise Untrusted("the signer's certificate is not one for signing with an elliptic-curve key.")
     return key, signer.subject.rfc4514_string()
+
+
+def _certificate(der: bytes) -> x509.Certificate:
+    """Raises ValueError, too, for a count of unused bits before the signature, which nothing signs and nobody reads."""
+    from cryptography import x509
+
+    certificate = x509.load_der_x509_certificate(der)
+    if not der.endswith(b"\0" + certificate.signature):
+        raise ValueError("its signature is not a number of whole bytes")
+    return certificate
 
 
 def _check_chain(

@@ -104,3 +104,25 @@ def test_refused_without_the_authority_the_link_or_the_purpose(home: Path, packa
 def test_a_certificate_must_be_of_the_key(home: Path, package: Path) -> None:
     with pytest.raises(UsageError, match="not one of"):
         sign(package, load_key(home / "signer.pem", None, home / "server.crt", ()))
+
+
+def test_no_bit_of_a_chain_may_change() -> None:
+    """Found by `scripts/fuzz certificates`: how many bits of a signature count is a byte that nothing signs."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+    from kobako.pipeline.errors import Untrusted
+    from kobako.pipeline.signature.keys import certified_key
+
+    def even() -> tuple[Issued, tuple[bytes, ...]]:
+        """A chain whose signer's signature ends in a zero bit, which may be called unused."""
+        while True:
+            root = issue("root", None, authority=True)
+            signer = issue("signer", root, authority=False)
+            if signer.certificate.signature[-1] % 2 == 0:
+                return root, (signer.certificate.public_bytes(Encoding.DER),)
+
+    root, (der,) = even()
+    certified_key((der,), [root.certificate])
+    count = len(der) - len(x509.load_der_x509_certificate(der).signature) - 1
+    assert der[count] == 0
+    with pytest.raises(Untrusted):
+        certified_key((der[:count] + b"\x01" + der[count + 1 :],), [root.certificate])
