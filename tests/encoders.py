@@ -65,6 +65,7 @@ SHAPES = (
     Shape("roberta", ANSWER, "a span, no token types", exported=False),
     Shape("bert", TAG, "a label for each token"),
     Shape("distilbert", TAG, "a label for each token", exported=False),
+    Shape("roberta", TAG, "a label for each token, no token types", exported=False),
     Shape("bert", FILL, "one masked word, tied table, shared biases"),
     Shape("distilbert", FILL, "one masked word, tied table"),
 )
