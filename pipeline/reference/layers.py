@@ -38,7 +38,7 @@ def plan(config: Any, facts: Sequence[object] | None = None) -> Plan | None:
     """
     if getattr(config, "is_heterogeneous", False) or _linked(config):
         return None
-    last, told = config.num_hidden_layers - 1, _per_layer(config).values()
+    last, told = config.num_hidden_layers - 1, per_layer(config).values()
     kinds = [(*(repr(values[layer]) for values in told), facts[layer] if facts else None) for layer in range(last + 1)]
     few = {kind: [i for i in range(last) if kinds[i] == kind][:LIKE_EACH_KIND] for kind in kinds[:last]}
     traced = sorted({last, *(layer for of_kind in few.values() for layer in of_kind)})
@@ -55,7 +55,8 @@ def _linked(config: Any) -> bool:
     return bool(getattr(config, "num_kv_shared_layers", 0) or getattr(config, "hidden_size_per_layer_input", 0))
 
 
-def _per_layer(config: Any) -> Mapping[str, Sequence[Any]]:
+def per_layer(config: Any) -> Mapping[str, Sequence[Any]]:
+    """The lists of a config that have an entry for each layer."""
     layers = config.num_hidden_layers
     return {
         name: value for name, value in vars(config).items() if isinstance(value, list | tuple) and len(value) == layers
@@ -71,7 +72,7 @@ def shortened(config: Any, traced: Sequence[int]) -> Any:
 
 def shorten(config: Any, traced: Sequence[int]) -> None:
     """The same, in place."""
-    for name, values in _per_layer(config).items():
+    for name, values in per_layer(config).items():
         setattr(config, name, [values[layer] for layer in traced])
     config.num_hidden_layers = len(traced)
 
@@ -86,3 +87,8 @@ def cut(model: Any, layers_path: str, traced: Sequence[int]) -> None:
                 module.layer_idx = position
     model.set_submodule(layers_path, type(layers)(kept))
     shorten(model.config, traced)
+
+
+def settings(module: Any) -> dict[str, Any]:
+    """A module's own numbers and words, but for its place among the layers: what makes its graph another's."""
+    return {k: v for k, v in vars(module).items() if isinstance(v, int | float | str) and k != "layer_idx"}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from kobako.pipeline.reference.layers import per_layer, settings, shorten
 from torch import nn
 
 from .graph import FedLinear, StatefulModel
@@ -42,7 +43,7 @@ def plan(model: StatefulModel, shapes: Shapes, path: str) -> Plan | None:
     count = len(layers)
     if model.sizes.per_layer or len(model.sizes.caches) != count or getattr(config, "is_heterogeneous", False):
         return None
-    lists = [value for value in vars(config).values() if isinstance(value, list | tuple) and len(value) == count]
+    lists = per_layer(config).values()
     kinds = [
         (*(repr(one[i]) for one in lists), model.sizes.caches[i], *kind(layers[i], shapes, f"{path}.{i}."))
         for i in range(count)
@@ -60,9 +61,7 @@ def kind(layer: nn.Module, shapes: Shapes, prefix: str) -> list[Any]:
     """All that makes one layer's graph another's, weights aside."""
     facts: list[Any] = []
     for path, module in layer.named_modules():
-        plain: dict[str, Any] = {
-            k: v for k, v in vars(module).items() if isinstance(v, int | float | str) and k != "layer_idx"
-        }
+        plain = settings(module)
         if isinstance(module, FedLinear):
             plain["matrix"] = (module.matrix.removeprefix(prefix), shapes[module.matrix])
         facts.append((path, type(module).__name__, repr(sorted(plain.items()))))
@@ -79,11 +78,8 @@ def small(module: nn.Module) -> dict[str, torch.Tensor]:
 
 def cut(model: StatefulModel, shapes: Shapes, plan: Plan) -> Shapes:
     """Leave `model` the kept layers, marked, with small parameters of random numbers; the shapes it is then fed."""
-    layers, config = model.model.get_submodule(plan.path), model.model.config
-    for name, value in list(vars(config).items()):
-        if isinstance(value, list | tuple) and len(value) == len(plan.template):
-            setattr(config, name, [value[i] for i in plan.kept])
-    config.num_hidden_layers = len(plan.kept)
+    layers = model.model.get_submodule(plan.path)
+    shorten(model.model.config, plan.kept)
     for key in set(map(int, layers._modules)) - set(plan.kept):
         del layers._modules[str(key)]
     random = torch.Generator().manual_seed(0)

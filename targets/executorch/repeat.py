@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from kobako.pipeline.reference.layers import Plan
+from kobako.pipeline.reference.layers import Plan, settings
 from torch import fx, nn
 
 from .graph import Flat, Tensors
@@ -22,15 +22,11 @@ def facts(layers: nn.Module) -> list[tuple[Any, ...]]:
     """Per layer, what makes its graph another's: modules, their settings, shapes and types of their tensors."""
     return [
         tuple(
-            (path, type(module).__name__, _settings(module), _shapes(module)) for path, module in layer.named_modules()
+            (path, type(module).__name__, repr(sorted(settings(module).items())), _shapes(module))
+            for path, module in layer.named_modules()
         )
         for layer in layers.children()
     ]
-
-
-def _settings(module: nn.Module) -> str:
-    plain = {k: v for k, v in vars(module).items() if isinstance(v, bool | int | float | str) and k != "layer_idx"}
-    return repr(sorted(plain.items()))
 
 
 def _shapes(module: nn.Module) -> str:

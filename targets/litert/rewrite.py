@@ -13,7 +13,7 @@ from kobako.pipeline.weights import SHIFTS_SUFFIX
 
 from . import opaque
 from .flatbuffer import LazyBuffer, constant, schema, text
-from .join import Group, groups, joined, joined_name, parts_of
+from .join import Group, groups, joined, joined_name
 from .rows import fill_rows, look_up_rows
 from .stored import Scales, Stored, stored_rows
 from .subgraph import Constants, Subgraph
@@ -117,45 +117,39 @@ class Rewriter(Subgraph):
             self.emit("DEQUANTIZE", [index], [self.dense[index]])
         return self.dense[index]
 
-    def shifts(self, name: str) -> Stored | None:
-        """What is added to the blocks of a matrix, if anything is."""
-        if parts := parts_of(name):
-            return joined([self.constants.weights[part] for part, _ in parts]).shifts
-        return self.constants.weights[name].shifts if name else None
+    def shifts(self, index: int) -> Stored | None:
+        """What is added to the blocks of the matrix that tensor `index` stands for, if anything is."""
+        return self.constants.weights[self.names[index]].shifts if index in self.names else None
 
     def linear(self, call: Any) -> None:
         group = next((one for one in self.groups if any(call is member for member in one.calls)), None)
         if group is None:
             x, weight, bias = [*call.inputs, -1][:3]
-            self.multiply(x, weight, bias, call.outputs[0], self.names.get(weight, ""))
+            self.multiply(x, weight, bias, call.outputs[0], self.shifts(weight))
         elif call is group.calls[0]:
             self.multiply_together(call.inputs[0], group)
 
     def multiply_together(self, x: int, group: Group) -> None:
         """One layer with the rows of all, and its result in parts."""
-        weights = self.constants.weights
+        parts = [self.constants.weights[name] for name in group.weights]
         outputs = [one.outputs[0] for one in group.calls]
-        whole = self.like(outputs[0], sum(weights[name].shape[0] for name in group.weights))
+        whole = self.like(outputs[0], sum(part.shape[0] for part in parts))
         bias = self.readable(self.together(group.biases)) if group.biases else -1
-        self.multiply(x, self.together(group.weights), bias, whole, joined_name(group.weights, weights))
+        self.multiply(x, self.together(group.weights), bias, whole, joined(parts).shifts)
         begin = [0] * len(self.shape(whole))
         for output in outputs:
-            self.emit(
-                "SLICE",
-                [whole, self.integers(begin), self.integers(self.shape(output))],
-                [output],
-                schema().SliceOptionsT(),
-            )
-            begin = [*begin[:-1], begin[-1] + self.shape(output)[-1]]
+            sizes = self.shape(output)
+            given = [whole, self.integers(begin), self.integers(sizes)]
+            self.emit("SLICE", given, [output], schema().SliceOptionsT())
+            begin = [*begin[:-1], begin[-1] + sizes[-1]]
 
     def together(self, names: Sequence[str]) -> int:
         """The constant of all of these, one behind the other."""
         weights = self.constants.weights
         return self.added(joined_name(names, weights), joined([weights[name] for name in names]))
 
-    def multiply(self, x: int, weight: int, bias: int, output: int, name: str) -> None:
-        """A linear layer whose matrix is the tensor `weight`, called `name`, and what its shifts add."""
-        shifts = self.shifts(name)
+    def multiply(self, x: int, weight: int, bias: int, output: int, shifts: Stored | None) -> None:
+        """A linear layer, and what is added to the blocks of its matrix."""
         if shifts is None:
             self.connect(x, weight, bias, output)
             return
@@ -167,7 +161,9 @@ class Rewriter(Subgraph):
             self.connect(x, ones, -1, self.sums[x, blocks])
         main, side = self.like(x, outputs), self.like(x, outputs)
         self.connect(x, weight, bias, main)
-        self.connect(self.sums[x, blocks], self.added(name + SHIFTS_SUFFIX, shifts), -1, side)
+        self.connect(
+            self.sums[x, blocks], self.added(self.graph.tensors[weight].name + SHIFTS_SUFFIX, shifts), -1, side
+        )
         self.emit("ADD", [main, side], [output], schema().AddOptionsT())
 
     def connect(self, x: int, weight: int, bias: int, output: int) -> None:
@@ -192,7 +188,7 @@ class Rewriter(Subgraph):
         if (outside := self.table_named(self.names.get(table, ""))) is not None:
             look_up_rows(self, outside, ids, table, call.outputs[0])
             return
-        shifts = self.shifts(self.names.get(table, ""))
+        shifts = self.shifts(table)
         if shifts is None:
             self.look_up(ids, table, call.outputs[0])
             return

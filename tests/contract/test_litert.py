@@ -234,6 +234,19 @@ def test_weights_may_follow_the_flatbuffer(export: Export, tmp_path: Path) -> No
         np.testing.assert_array_equal(inline.feed(IDS), appended.feed(IDS))
 
 
+def both_ways(quantized: Quantized, home: Path, room: str, instead: Callable[..., object]) -> list[Exported]:
+    """The artifact as it is written, and as it would be with another function of the target in place of `room`."""
+    made: list[Exported] = []
+    for way in ("short", "long"):
+        out = home / way
+        out.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            if way == "long":
+                patch.setattr(f"kobako.targets.litert.{room}", instead)
+            made.append(TARGET.export(quantized, OPTIONS, out, no_progress))
+    return made
+
+
 @pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gemma2"])
 def test_a_repeated_layer_is_the_same_as_a_traced_one(
     tiny: Callable[..., Quantized], tmp_path: Path, model_type: str
@@ -250,15 +263,8 @@ def test_a_repeated_layer_is_the_same_as_a_traced_one(
         if model_type == "llama"
         else with_layers(tmp_path / "model", model_type, kinds, write_tiny_tokenizer)
     )
-    written: list[Path] = []
-    for name in ("repeated", "traced"):
-        out = tmp_path / name
-        out.mkdir()
-        with pytest.MonkeyPatch.context() as patch:
-            if name == "traced":
-                patch.setattr("kobako.targets.litert.export.plan", lambda _config: None)
-            TARGET.export(quantized, OPTIONS, out, no_progress)
-        written.append(out / "model.tflite")
+    artifacts = both_ways(quantized, tmp_path, "export.plan", lambda _config: None)
+    written = [one.directory / "model.tflite" for one in artifacts]
     told = [TARGET.inspect(path) for path in written]
     for part in ("signatures", "constant_bytes"):
         assert told[0][part] == told[1][part]
@@ -276,14 +282,7 @@ def test_joined_layers_compute_the_same_to_the_last_bit(
 ) -> None:
     from kobako.targets.litert.runtime import LiteRTRuntime
 
-    written: list[Exported] = []
-    for name in ("joined", "apart"):
-        out = tmp_path / name
-        out.mkdir()
-        with pytest.MonkeyPatch.context() as patch:
-            if name == "apart":
-                patch.setattr("kobako.targets.litert.rewrite.groups", lambda graphs, _weights: [[] for _ in graphs])
-            written.append(TARGET.export(tiny(recipe), OPTIONS, out, no_progress))
+    written = both_ways(tiny(recipe), tmp_path, "rewrite.groups", lambda graphs, _weights: [[] for _ in graphs])
     layers = [signature_operators(one.directory / "model.tflite")["FULLY_CONNECTED"] for one in written]
     assert layers[0] < layers[1]
     sizes = [(one.directory / "model.tflite").stat().st_size for one in written]
