@@ -22,7 +22,7 @@ from .reference.grids import source_grid
 from .reference.slices import Slice, check_nested, check_plain, parse_slice, sliced_config, sliced_source
 from .reference.weights import gguf_path
 from .run import Request
-from .seq2seq.limits import check_recipe
+from .seq2seq.limits import check_recipe, is_seq2seq, own_options
 from .stagecode import expect_inputs, export_inputs, load_inputs, quantize_inputs, sensitivity_inputs, validate_inputs
 from .system import Machine
 
@@ -44,6 +44,7 @@ class Plan:
         slice: the nested model that was asked for, in the one way of writing it; empty = all of the checkpoint.
         left_out: what the checkpoint reads besides text, which is not exported.
         curve: mixtures of 4 and 8 bits, smallest first; empty until a build with a goal has measured the parts.
+        context_tokens: how many the exports will take; 0 = not known yet.
         kv_cache_bytes: of the whole context's keys and values, by target.
     """
 
@@ -57,6 +58,7 @@ class Plan:
     slice: str = ""
     left_out: tuple[str, ...] = ()
     curve: tuple[Mixture, ...] = ()
+    context_tokens: int = 0
     kv_cache_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -102,7 +104,8 @@ def _unfetched(request: Request, taken: Slice | None) -> Plan:
 
 def _fetched(request: Request, source: Source, cache: Cache) -> Plan:
     load_key = stage_key("load", load_inputs(source, encoder_task(request.tasks)))
-    names, recipe, options = request.targets, request.recipe, _options(request, cache, load_key)
+    config = _config(cache, load_key, source)
+    names, recipe, options = request.targets, request.recipe, _options(request, cache, load_key, config)
     quantize_key = stage_key("quantize", quantize_inputs(load_key, recipe))
     expect_key = stage_key("expect", expect_inputs(load_key, quantize_key, recipe, options, names))
     keys = [("load", "load", load_key), ("quantize", "quantize", quantize_key), ("expect", "expect", expect_key)]
@@ -110,7 +113,6 @@ def _fetched(request: Request, source: Source, cache: Cache) -> Plan:
         export_key = stage_key("export", export_inputs(quantize_key, options, name))
         keys.append((f"{name} export", "export", export_key))
         keys.append((f"{name} proof", "validate", stage_key("validate", validate_inputs(export_key, expect_key, name))))
-    config = _config(cache, load_key, source)
     check_recipe(config or {}, recipe)
     need = (
         estimate(config, recipe, list(names))
@@ -135,6 +137,7 @@ def _fetched(request: Request, source: Source, cache: Cache) -> Plan:
         note=" ".join(filter(None, (text_only(left_out(source)), source_grid(source, recipe), short_note(short)))),
         left_out=left_out(source),
         curve=_curve(cache, load_key),
+        context_tokens=options.context_tokens if config else 0,
         kv_cache_bytes={name: kv_cache_bytes(config, options, name) for name in names} if config else {},
     )
 
@@ -144,10 +147,12 @@ def short_note(stages: list[str]) -> str:
     return f"Too little memory for: {', '.join(stages)}." if stages else ""
 
 
-def _options(request: Request, cache: Cache, load_key: str) -> ExportOptions:
-    """The request's options; those of an encoder, or of an encoder-decoder, are known once it was loaded."""
-    entry = cache.find("load", load_key)
-    return settled(request, from_json(dict(entry.value), Reference).directory).options if entry else request.options
+def _options(request: Request, cache: Cache, load_key: str, config: Mapping[str, object] | None) -> ExportOptions:
+    """The request's options; those of an encoder are known once it was loaded, an encoder-decoder's by its config."""
+    if entry := cache.find("load", load_key):
+        return settled(request, from_json(dict(entry.value), Reference).directory).options
+    own = request.own_context and is_seq2seq(config or {})
+    return own_options(request.options, config or {}) if own else request.options
 
 
 def _curve(cache: Cache, load_key: str) -> tuple[Mixture, ...]:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,8 @@ CHAT_TEMPLATE = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files go first, so that none of them ends alone where the suite runs in two processes."""
-    items.sort(key=lambda item: not item.nodeid.startswith("tests/e2e/"))
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (not item.nodeid.startswith("tests/e2e/"), -tests[item.path]))
 
 
 def write_tiny_tokenizer(directory: Path) -> None:

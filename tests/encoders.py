@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kobako.pipeline.contracts import RECIPES, Exported, Quantized
+from kobako.pipeline.contracts import RECIPES, Exported, FloatArray, Quantized
 from kobako.pipeline.encoder.standard import EncoderStandard
 from kobako.pipeline.heads import Head
+from kobako.pipeline.standard import Kind
 
 from tests.families import random_values
 
@@ -127,13 +129,25 @@ def make(directory: Path, shape: Shape, recipe: str) -> Quantized:
     )
 
 
-def standard_of(quantized: Quantized, exported: Exported) -> EncoderStandard:
+@lru_cache(maxsize=6)  # the targets of one encoder come after each other
+def eager_answers(quantized: Quantized, kind: Kind, longest: int, noise: float) -> FloatArray:
     """What eager PyTorch answers to the proof's texts."""
-    from kobako.pipeline.encoder.compare import Comparison
     from kobako.pipeline.encoder.expect import answers_of
     from kobako.pipeline.encoder.texts import proof_ids, texts_for
     from kobako.pipeline.heads import head_of
     from kobako.pipeline.reference.eager import quantized_model
+    from kobako.pipeline.tokens import ShippedTokenizer
+
+    head = head_of(quantized.directory)
+    ids = proof_ids(ShippedTokenizer(quantized.tokenizer_dir), texts_for(head), longest)
+    return answers_of(quantized_model(quantized), head, kind, ids, longest, noise)
+
+
+def standard_of(quantized: Quantized, exported: Exported) -> EncoderStandard:
+    """What eager PyTorch answers to the proof's texts."""
+    from kobako.pipeline.encoder.compare import Comparison
+    from kobako.pipeline.encoder.texts import proof_ids, texts_for
+    from kobako.pipeline.heads import head_of
     from kobako.pipeline.standard import kind_of
     from kobako.pipeline.tokens import ShippedTokenizer
     from kobako.pipeline.weights import weight_digests
@@ -142,9 +156,9 @@ def standard_of(quantized: Quantized, exported: Exported) -> EncoderStandard:
     texts = texts_for(head)
     longest = exported.context_tokens
     ids = proof_ids(ShippedTokenizer(quantized.tokenizer_dir), texts, longest)
-    model = quantized_model(quantized)
-    answers, floats = answers_of(model, head, kind, ids, longest), answers_of(model, head, "float", ids, longest)
-    noisy = answers_of(model, head, kind, ids, longest, noise=1e-6)
+    answers, floats, noisy = (
+        eager_answers(quantized, one, longest, noise) for one, noise in ((kind, 0.0), ("float", 0.0), (kind, 1e-6))
+    )
     facts = {
         "texts": texts, "weight_digests": weight_digests(quantized),
         kind: {

@@ -89,7 +89,7 @@ def command(
         )
     if any(made.kv_cache_bytes.values()):
         sizes = ", ".join(f"{name} {human_bytes(size)}" for name, size in made.kv_cache_bytes.items())
-        out.print(f"KV cache of {request.options.context_tokens} tokens: {sizes}.")
+        out.print(f"KV cache of {made.context_tokens} tokens: {sizes}.")
     if made.curve:
         out.print(_curve(made.curve))
     out.print(f"Memory available: {human_bytes(made.available_bytes)}." + (f" {made.note}" if made.note else ""))

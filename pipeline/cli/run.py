@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -129,7 +130,8 @@ def _read(
     tags = [tag for reading in readings for tag in reading.tags or ()]
     chosen = bool(labels) or readings[0].tags is not None
     if as_json:
-        print_json({"texts": [to_json(one) for one in readings], "cosine": None if chosen else cosine})
+        shown = [one if one.tags is None else replace(one, values=()) for one in readings]  # logits of every token
+        print_json({"texts": [to_json(one) for one in shown], "cosine": None if chosen else cosine})
     elif chosen:
         for shares in labels:
             for label, share in shares.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,29 @@ def test_plan_tells_the_size(tmp_path: Path) -> None:
     fetch(parse(str(model)), tmp_path / "downloads", lambda _fraction, _text: None)
     made = plan(request("executorch", model=str(model)), Cache(tmp_path / "cache"))
     assert made.kv_cache_bytes == {"executorch": kv_cache_bytes(SMOLLM2, INT8, "executorch")}
+    assert made.context_tokens == INT8.context_tokens
+
+
+def test_plan_tells_an_encoder_decoders_own_context(tmp_path: Path) -> None:
+    """Before anything was loaded: its exports take 256 tokens where none were asked for."""
+    model = tmp_path / "t5"
+    model.mkdir()
+    config = {
+        "model_type": "t5",
+        "num_layers": 2,
+        "num_heads": 4,
+        "d_kv": 16,
+        "d_model": 64,
+        "d_ff": 128,
+        "vocab_size": 99,
+    }
+    (model / "config.json").write_text(json.dumps(config))
+    (model / "model.safetensors").write_bytes(b"")
+    fetch(parse(str(model)), tmp_path / "downloads", lambda _fraction, _text: None)
+    asked = replace(request("litert", model=str(model)), options=ExportOptions(context_tokens=1024), own_context=True)
+    made, longer = (plan(one, Cache(tmp_path / "cache")) for one in (asked, replace(asked, own_context=False)))
+    assert (made.context_tokens, longer.context_tokens) == (256, 1024)
+    assert 0 < 4 * made.kv_cache_bytes["litert"] == longer.kv_cache_bytes["litert"]
 
 
 def test_the_package_says_it(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def print_stages(given: argparse.Namespace, work: Path) -> None:
     """One published shape, stage by stage."""
     limit = limited.limited(int(float(given.limit) * 1e9)) if given.limit else nullcontext()
     shape, found = PUBLISHED[given.shape], []
+    limited.give_up_locking()
     with limit:
         targets = tuple(given.target or TARGETS)
         for row in stages.staged(shape, CONTEXT_TOKENS, given.recipe, targets, work, DOWNLOADS, run=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+PR_CAPBSET_DROP, CAP_IPC_LOCK = 24, 14  # linux/prctl.h, linux/capability.h
 V1, V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
 
 
@@ -44,6 +46,12 @@ def limited(limit_bytes: int) -> Iterator[None]:
             yield
         finally:
             (procs.parent.parent / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def give_up_locking() -> None:
+    """Let no process started from here lock memory: apps may not either, and ExecuTorch's loader locks what it may."""
+    if os.geteuid() == 0:
+        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_IPC_LOCK)
 
 
 def build(arguments: list[str], limit_bytes: int, cache: Path) -> tuple[dict[str, Any], float]:
