@@ -25,7 +25,7 @@ from .embeddings.layout import Bits
 from .errors import IntegrityError, UnsupportedRecipe
 from .gptq import gptq
 from .heads import HEAD_FILE, find_head
-from .scheme import Role, Scheme, bits_of, parameter_roles, smoothed
+from .scheme import Role, Scheme, bits_of, parameter_roles, rounds_without_loss, smoothed
 from .tokens import ShippedTokenizer
 from .weights import WEIGHTS_FILE, QuantizedTensor, WeightTensor, dequantized, round_to_nearest, write_weights
 
@@ -147,7 +147,10 @@ def calibrated(
     sequences: list[list[int]],
     progress: Progress,
 ) -> dict[str, WeightTensor]:
-    """The linear layers and, where it has 4 bits, the head, rounded on calibration inputs. `model` is used up."""
+    """The linear layers and, where it has 4 bits, the head, rounded on calibration inputs. `model` is used up.
+
+    Layers whose rounding loses nothing are left to be rounded as they are read.
+    """
     from .reference.rowreader import rows_of
 
     roles, recipe, family = scheme.roles, scheme.recipe, scheme.family
@@ -164,10 +167,11 @@ def calibrated(
         return dequantized(tensor)
 
     layers = model.config.num_hidden_layers
-    quantize_layers(
-        model, family.layers, sequences, round_one, lambda count: progress(0.9 * count / layers, f"layer {count}"),
-        partial(tune_layer, tensors, done) if recipe.rounding == "tuned" else None,
-    )  # fmt: skip
+    if recipe.rounding == "tuned" or not rounds_without_loss(tensors, scheme):
+        quantize_layers(
+            model, family.layers, sequences, round_one, lambda count: progress(0.9 * count / layers, f"layer {count}"),
+            partial(tune_layer, tensors, done) if recipe.rounding == "tuned" else None,
+        )  # fmt: skip
     head = family.head if family.head in roles else family.embedding
     if family.head and bits_of(head, "embedding", recipe) == 4:
         progress(0.9, "head")

@@ -77,6 +77,23 @@ def smoothed(
     return smooth(tensors, largest, scheme.family, model.config.num_hidden_layers, recipe.smoothing, block)
 
 
+def rounds_without_loss(tensors: Mapping[str, FloatArray], scheme: Scheme) -> bool:
+    """Whether every 4-bit matrix lies on a grid with the recipe's groups already: there is no error to make good.
+
+    Told from a checkpoint that was stored in 4 bits before (GGUF's Q4 types, GPTQ, AWQ), smoothed by blocks.
+    """
+    recipe = scheme.recipe
+    narrow = [
+        name for name, role in scheme.roles.items()
+        if role in ("linear", "fine") and bits_of(name, role, recipe) == 4
+    ]  # fmt: skip
+    return recipe.group_size is not None and all(
+        blocks.lies_on_grid(value, recipe.group_size)
+        for value in map(tensors.__getitem__, narrow)
+        if value.shape[1] % recipe.group_size == 0
+    )
+
+
 def _keeps_grid(tensors: Mapping[str, FloatArray], scheme: Scheme) -> bool:
     """Whether most linear layers of a checkpoint lie on a 4-bit grid with this recipe's groups; some are looked at."""
     names = [name for name, role in scheme.roles.items() if role == "linear"]

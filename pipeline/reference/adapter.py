@@ -24,6 +24,7 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 NEXT_STEP = "Merge it with PEFT (merge_and_unload, save_pretrained) and name the result."
+LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 LONGEST = 256
 """Characters of a pattern, and of the path that it is held against."""
 REFUSED = {
@@ -45,7 +46,8 @@ class Adapter:
         """What is added to a parameter: float32 ``[O, I]``."""
         path = PREFIX + parameter.removesuffix(".weight")
         down, up = (self.file.floats(path + end) for end in (DOWN, UP))
-        return np.asarray(np.float32(self.scales[parameter]) * (up @ down), dtype=np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # whoever adds it looks for that
+            return np.asarray(np.float32(self.scales[parameter]) * (up @ down), dtype=np.float32)
 
 
 class Adapted(Mapping[str, FloatArray]):
@@ -70,7 +72,12 @@ class Adapted(Mapping[str, FloatArray]):
                 f"{self._adapter.name} changes {name} in shape {delta.shape}, the model has {value.shape}.",
                 "The adapter belongs to another model.",
             )
-        return value + delta
+        merged = value + delta
+        if np.isfinite(value).all() and not np.isfinite(merged).all():
+            raise IntegrityError(
+                f"{self._adapter.name} makes {name} infinite or NaN.", "Its matrices or its alpha are damaged."
+            )
+        return merged
 
 
 def read_adapter(source: Source) -> Adapter:
@@ -125,7 +132,7 @@ def _scale(config: Mapping[str, Any], path: str, rank: int) -> float:
     patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
     named = next((key for key in patterns.keys() if _matches(key, path)), None)  # noqa: SIM118  # a list has no keys
     alpha = float(config.get("lora_alpha", 8) if named is None else patterns[named])
-    if not math.isfinite(alpha):
+    if not abs(alpha) <= LARGEST_FLOAT32:
         raise ValueError(f"the alpha of {path} is {alpha}")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 

@@ -87,6 +87,7 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"peft_type": "IA3"}, UnsupportedModel, "of kind IA3"),
         ({"use_dora": True}, UnsupportedModel, "DoRA"),
         ({"modules_to_save": ["lm_head"]}, UnsupportedModel, "whole modules"),
+        ({"lora_alpha": 1e308}, IntegrityError, "alpha of .* is 1e\\+308"),  # finite, and infinite as float32
     ],
 )
 def test_what_cannot_be_merged_is_refused(
@@ -123,6 +124,11 @@ def test_an_adapter_of_another_model_is_refused(base: Path, adapter: Path, tmp_p
     save_file(wider, other / "adapter_model.safetensors")
     reference = load(adapted(base, other, tmp_path / "downloads"), tmp_path / "reference")
     with open_reference(reference) as weights, pytest.raises(IntegrityError, match="in shape"):
+        weights["model.layers.0.self_attn.q_proj.weight"]
+    large = {name: np.full_like(value, 1e30) for name, value in tensors.items()}
+    save_file(large, other / "adapter_model.safetensors")
+    reference = load(adapted(base, other, tmp_path / "downloads"), tmp_path / "reference")
+    with open_reference(reference) as weights, pytest.raises(IntegrityError, match="infinite or NaN"):
         weights["model.layers.0.self_attn.q_proj.weight"]
     half = {name: value for name, value in tensors.items() if "layers.0.mlp.down_proj.lora_B" not in name}
     save_file(half, other / "adapter_model.safetensors")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from tests.families import SHAPES, Shape, config_of, random_values
 
 pytestmark = pytest.mark.heavy
 
+Change = Callable[[str, np.ndarray], np.ndarray]
 OPTIONS = ExportOptions(context_tokens=256, prefill_tokens=64)
 TARGETS = {
     "minicpm3": "executorch",
@@ -41,7 +42,7 @@ IN_GROUPS: Mapping[str, Mapping[str, Any]] = {
 """Widths that groups of 32 divide; the shapes of the other tests have some that they do not."""
 
 
-def calibrated(home: Path, shape: Shape) -> Quantized:
+def calibrated(home: Path, shape: Shape, change: Change = lambda _name, value: value) -> Quantized:
     """A random model of `shape`, its weights in a file as published ones are, quantized by the default recipe."""
     from kobako.pipeline import families
     from kobako.pipeline.quantize import quantize
@@ -53,7 +54,8 @@ def calibrated(home: Path, shape: Shape) -> Quantized:
     config.save_pretrained(home)
     (home / "generation_config.json").write_text('{"eos_token_id": [2]}')
     parameters = empty_model(config).named_parameters()
-    save_file({n: random_values(n, value.shape, family) for n, value in parameters}, home / "model.safetensors")
+    values = {n: change(n, random_values(n, value.shape, family)) for n, value in parameters}
+    save_file(values, home / "model.safetensors")
     files = (SourceFile(path="model.safetensors", size_bytes=0, sha256=""),)
     source = Source(
         name="tiny", origin="file", revision="r", directory=home, files=files, format="safetensors", licence="MIT"
@@ -84,6 +86,41 @@ def test_the_default_recipe(model_type: str, tmp_path: Path) -> None:
     with closing(target.runtime(artifact)) as runtime:
         decode = compare_decode(runtime, standard, lambda _: None)
     assert decode.mean_kl <= fidelity_gate(artifact.activations, standard.quality["noise"]).kl_nats
+
+
+def test_only_what_rounding_changes_is_calibrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a source that was in 4 bits before nothing is, one matrix that was not asks for it."""
+    from kobako.pipeline import blocks, quantize
+    from safetensors.numpy import load_file
+
+    def gridded(name: str, value: np.ndarray) -> np.ndarray:
+        narrow = name.endswith("_proj.weight")
+        return blocks.round_to_grid(value, blocks.fit(value, 32)).dequantize() if narrow else value
+
+    def all_but_one(name: str, value: np.ndarray) -> np.ndarray:
+        return value if name.endswith("1.mlp.up_proj.weight") else gridded(name, value)
+
+    layers: list[str] = []
+
+    def noted(*arguments: Any, inner: Any = quantize.quantize_layers) -> None:
+        layers.append(arguments[1])
+        inner(*arguments)
+
+    monkeypatch.setattr(quantize, "quantize_layers", noted)
+    llama = next(shape for shape in SHAPES if shape.model_type == "llama")
+    quantized = calibrated(tmp_path / "gridded", llama, gridded)
+    assert not layers
+    weights = open_weights(quantized.directory)
+    names = [name for name in weights if name.endswith("down_proj.weight")]
+    assert len(names) == 2
+    before = load_file(tmp_path / "gridded" / "model.safetensors")
+    for name in names:  # smoothing gave each block of each row another size, and nothing else changed
+        assert shifted(weights[name])
+        rounded, meant = weights[name].dequantize().reshape(-1, 32), before[name].reshape(-1, 32)
+        cosines = (rounded * meant).sum(axis=1) / np.linalg.norm(rounded, axis=1) / np.linalg.norm(meant, axis=1)
+        assert cosines.min() > 0.999  # rounding anything else gives 0.99
+    calibrated(tmp_path / "mixed", llama, all_but_one)
+    assert layers == ["model.layers"]
 
 
 def shifted(tensor: QuantizedTensor | np.ndarray) -> bool:
