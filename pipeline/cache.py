@@ -11,6 +11,7 @@ any moment leaves at most a directory under ``tmp/``, which the next run sweeps 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -205,20 +206,26 @@ def disk_full_is_an_error(place: Path) -> Iterator[None]:
     So does a stage that died while hardly anything was free: vendors' libraries and numpy say a full disk in words of
     their own ("196608 requested and 36832 written"), without a number.
     """
-    import errno
-
     try:
         yield
-    except (OSError, TargetCrashed) as error:
+    except Exception as error:
         free = shutil.disk_usage(place).free
-        if isinstance(error, TargetCrashed) and free > NEARLY_FULL_BYTES:
-            raise
-        if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not _tells_of_a_full_disk(error, free):
             raise
         raise NotEnoughDisk(
             f"the disk of {place} is full ({free / 1e6:.0f} MB left).",
             "Free some space (`kobako cache prune`) and run the same command again: finished stages are kept.",
         ) from error
+
+
+def _tells_of_a_full_disk(error: Exception, free: int) -> bool:
+    """Whether ENOSPC or EDQUOT is behind an error."""
+    if isinstance(error, TargetCrashed):
+        return free <= NEARLY_FULL_BYTES
+    numbers = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError):
+        return error.errno in numbers
+    return any(f"(os error {number})" in str(error) for number in numbers)  # as Rust says it: safetensors, tokenizers
 
 
 def _is_stale(work: Path) -> bool:

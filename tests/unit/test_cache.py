@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from kobako.pipeline.cache import Cache, Made, code_version, stage_key
 from kobako.pipeline.errors import NotEnoughDisk, OutputError
+from safetensors import SafetensorError
 
 
 @pytest.fixture
@@ -89,6 +90,19 @@ def test_disk_full_is_an_error_that_says_so(cache: Cache) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(NotEnoughDisk, match="full"):
+        cache.get("stage", {}, full)
+
+
+@pytest.mark.parametrize(("number", "expected"), [(28, NotEnoughDisk), (5, SafetensorError)])
+def test_disk_full_is_the_same_error_in_a_librarys_own_words(
+    cache: Cache, number: int, expected: type[Exception]
+) -> None:
+    """As safetensors said it when the disk was full; its class is no OSError."""
+
+    def full(_out: Path) -> Made:
+        raise SafetensorError(f"Error while serializing: I/O error: {os.strerror(number)} (os error {number})")
+
+    with pytest.raises(expected):
         cache.get("stage", {}, full)
 
 
