@@ -269,10 +269,13 @@ def check_size(exported: Exported, goal: Goal | None) -> None:
 
 
 def _measured(run: Run, made: _Built, weight_bytes: int) -> Proven:
-    """One target's part of the package, timed when asked for (a failing proof is not worth timing)."""
+    """One target's part of the package, timed when asked for.
+
+    A failing proof is not worth timing; nor is an interpreter, which would take seconds for what says nothing.
+    """
     name = made.exported.target
     measurement = None
-    if run.request.measure and made.report.passed:
+    if run.request.measure and made.report.passed and not targets.get(name).interpreted:
         entry = run.stage(
             "measure",
             f"{name} speed",

@@ -190,6 +190,11 @@ class Target(Protocol):
         """Export time in arbitrary units: the costliest target is started first."""
         ...
 
+    @property
+    def interpreted(self) -> bool:
+        """Whether artifacts run in an interpreter of kobako's own, whose speed says nothing about a phone's."""
+        ...
+
     def activations(self, recipe: Recipe) -> Activations:
         """What an artifact of this recipe computes activations in."""
         ...

@@ -64,7 +64,12 @@ from .options import (
 )
 @click.option("--jobs", "-j", type=click.IntRange(1), help="Targets made side by side [default: the cores].")
 @click.option("--allow-failing", is_flag=True, help="Write the package even if a proof fails, and mark it so.")
-@click.option("--measure/--no-measure", default=True, show_default=True, help="Time each artifact in its engine.")
+@click.option(
+    "--measure/--no-measure",
+    default=True,
+    show_default=True,
+    help="Time artifacts in their engines; Core ML has none here.",
+)
 @click.option(
     "--licence-policy",
     default="warn",
@@ -167,7 +172,7 @@ def _show(
 ) -> None:
     from ..codec import read_json
     from ..report.words import human_bytes, human_seconds
-    from .tables import INTERPRETED, console, result_table, uses_interpreter
+    from .tables import console, result_table
 
     data = read_json(package / "report.json")
     _tell_ci(data, junit)
@@ -176,8 +181,6 @@ def _show(
         return
     out = console()
     out.print(result_table(data))
-    if uses_interpreter(data):
-        out.print(INTERPRETED, style="dim")
     peak = f", peak RSS of any process {human_bytes(peak_rss_bytes)}" if peak_rss_bytes else ""
     state = "was up to date" if unchanged else "written"
     out.print(

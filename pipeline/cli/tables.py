@@ -61,7 +61,7 @@ def _row(name: str, target: Mapping[str, Any]) -> list[str]:
         f"{fidelity['top1']:.1%}" if fidelity else "–",
         f"{quality['kl_nats']:.3f}" if quality else "–",
         f"{quality['top1']:.1%}" if quality else "–",
-        *(_speed(name, speed) if speed else ["–"] * 3),
+        *(_speed(speed) if speed else ["–"] * 3),
         human_bytes(target["peak_rss_bytes"]),
         human_seconds(target["build_seconds"]),
     ]
@@ -71,7 +71,6 @@ def _encoder_row(name: str, target: Mapping[str, Any], task: str) -> list[str]:
     """The same of an encoder, which answers with vectors or labels."""
     figures, speed = target["report"]["figures"], target["measurement"]
     fidelity, quality = figures.get("fidelity", {}).get("texts"), figures.get("quality")
-    interpreted = "*" if speed and "interpreter" in speed["engine"] else ""
     return [
         name,
         "[green]passed[/]" if target["report"]["passed"] else "[red]FAILED[/]",
@@ -80,25 +79,15 @@ def _encoder_row(name: str, target: Mapping[str, Any], task: str) -> list[str]:
         f"{fidelity['largest_error']:.1e}" if fidelity else "–",
         closeness(quality, task, "quality_") if quality else "–",
         quality_note(quality, task) if quality else "–",
-        f"{speed['prefill_tokens_per_s']:.0f}{interpreted}" if speed else "–",
+        f"{speed['prefill_tokens_per_s']:.0f}" if speed else "–",
         human_bytes(target["peak_rss_bytes"]),
         human_seconds(target["build_seconds"]),
     ]
 
 
-def _speed(name: str, speed: Mapping[str, Any]) -> list[str]:
-    interpreted = "*" if "interpreter" in speed["engine"] else ""
+def _speed(speed: Mapping[str, Any]) -> list[str]:
     return [
-        f"{speed['prefill_tokens_per_s']:.0f}{interpreted}",
-        f"{speed['decode_tokens_per_s']:.0f}{interpreted}",
-        f"{speed['bandwidth_share']:.0%}{interpreted}",
+        f"{speed['prefill_tokens_per_s']:.0f}",
+        f"{speed['decode_tokens_per_s']:.0f}",
+        f"{speed['bandwidth_share']:.0%}",
     ]
-
-
-INTERPRETED = "* in kobako's MIL interpreter on this machine: says nothing about the speed of a phone."
-
-
-def uses_interpreter(data: Mapping[str, Any]) -> bool:
-    """Whether any speed in the table was measured in an interpreter."""
-    speeds = [target["measurement"] for target in data["targets"].values()]
-    return any(speed and "interpreter" in speed["engine"] for speed in speeds)

@@ -23,6 +23,7 @@ class CoreML:
     kv_caches: Mapping[KvCache, KvCost] = {"float": KvCost(value_bytes=2)}
     suffixes: tuple[str, ...] = (".mlpackage",)
     relative_cost = 3.0
+    interpreted = True
 
     def activations(self, recipe: Recipe) -> Activations:
         """Core ML computes in float16 whatever the weights are stored as."""

@@ -23,6 +23,7 @@ class ExecuTorch:
     }
     suffixes: tuple[str, ...] = (".pte",)
     relative_cost = 2.0
+    interpreted = False
 
     def activations(self, recipe: Recipe) -> Activations:
         """What an artifact of this recipe computes activations in."""

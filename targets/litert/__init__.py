@@ -23,6 +23,7 @@ class LiteRT:
     kv_caches: Mapping[KvCache, KvCost] = {"float": KvCost(value_bytes=4)}
     suffixes: tuple[str, ...] = (".tflite", ".litertlm")
     relative_cost = 1.0
+    interpreted = False
 
     def activations(self, recipe: Recipe) -> Activations:
         """What an artifact of this recipe computes activations in."""
