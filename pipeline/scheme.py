@@ -28,6 +28,9 @@ class Scheme:
 
 
 SAMPLED_MATRICES = 12
+EVERY_NTH, MANY_SEQUENCES = 2, 12
+"""Of a long calibration text half tells how large activations get; what the rest adds is not seen in the loss
+(docs/quality.md)."""
 
 
 def parameter_roles(model: PreTrainedModel, family: families.Family) -> dict[str, Role]:
@@ -73,7 +76,8 @@ def smoothed(
     """The checkpoint with outliers of activations moved into weights, as the recipe wants it; read lazily."""
     recipe = scheme.recipe
     block = recipe.group_size if recipe.asymmetric and _keeps_grid(tensors, scheme) else None
-    largest = largest_inputs(model, sequences)
+    every = EVERY_NTH if len(sequences) >= MANY_SEQUENCES else 1
+    largest = largest_inputs(model, sequences[::every])
     return smooth(tensors, largest, scheme.family, model.config.num_hidden_layers, recipe.smoothing, block)
 
 
