@@ -15,7 +15,7 @@ from typing import Any
 
 from kobako import targets
 
-from .cache import Cache, stage_key
+from .cache import Cache, Entry, stage_key
 from .codec import from_json, to_json
 from .contracts import Expectations, Exported, Measurement, Recipe, Report
 from .errors import KobakoError, UnsupportedRecipe
@@ -163,17 +163,17 @@ def _check_target(name: str, recipe: Recipe) -> None:
 
 
 def _make_targets(run: Run, prepared: Prepared, jobs: int) -> tuple[Expectations, list[Proven], dict[str, KobakoError]]:
-    """Export and validate every target, `jobs` side by side; then time them one after another."""
+    """Export every target while the reference answers, then prove them, `jobs` side by side; then time them in turn."""
     request = run.request
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            # first in the queue, so that no target can wait for it while holding the last thread
+            # in this order in the queue: a proof waits for what was begun before it, and never holds the last thread
             expected = pool.submit(_expect, run, prepared)
-            futures = {
-                name: pool.submit(_make_target, run, prepared, name, expected) for name in _costliest_first(request)
-            }
+            names = _costliest_first(request)
+            exports = {name: pool.submit(_export, run, prepared, name) for name in names}
+            proofs = {name: pool.submit(_prove, run, name, exports[name], expected) for name in names}
             expected.result()
-            finished = {name: _outcome(future) for name, future in futures.items()}
+            finished = {name: _outcome(future) for name, future in proofs.items()}
         except BaseException:
             run.workers.stop()
             raise
@@ -226,16 +226,21 @@ def _expect(run: Run, prepared: Prepared) -> tuple[Expectations, int, str]:
     return expectations, sum(stored_bytes_by_part(prepared.quantized.directory).values()), entry.key
 
 
-def _make_target(run: Run, prepared: Prepared, name: str, expected: Future[tuple[Expectations, int, str]]) -> _Built:
+def _export(run: Run, prepared: Prepared, name: str) -> Entry:
     options = to_json(run.request.options)
-    exporting = run.stage(
+    entry = run.stage(
         "export",
         f"{name} export",
         export_inputs(prepared.quantized_key, run.request.options, name),
         lambda out: {"target": name, "quantized": to_json(prepared.quantized), "options": options, "out": str(out)},
     )
+    check_size(from_json(entry.value, Exported), run.request.goal)
+    return entry
+
+
+def _prove(run: Run, name: str, export: Future[Entry], expected: Future[tuple[Expectations, int, str]]) -> _Built:
+    exporting = export.result()
     exported = from_json(exporting.value, Exported)
-    check_size(exported, run.request.goal)
     expectations, _, expect_key = expected.result()
     proving = run.stage(
         "validate",
