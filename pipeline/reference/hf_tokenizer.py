@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..codec import json_text
 from ..contracts import Source
 from ..errors import IntegrityError, UnsupportedModel
 from ..seq2seq.facts import NAMES_LANGUAGES
@@ -62,7 +63,7 @@ def write_settings(source: Source, tokenizer_dir: Path, model_config: Mapping[st
     settled.pop("chat_template", None)
     if template:
         settled["chat_template"] = template
-    (tokenizer_dir / CONFIG).write_text(json.dumps(settled, ensure_ascii=False, indent=2))
+    (tokenizer_dir / CONFIG).write_text(json_text(settled), encoding="utf-8")
 
 
 def write_encoders(source: Source, tokenizer_dir: Path, model_config: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import families
+from ..codec import json_text
 from ..contracts import Progress, Reference, Source, no_progress
 from ..errors import IntegrityError, UnsupportedModel
 from ..heads import EncoderTask, write_head
@@ -262,4 +263,4 @@ def read_json(source: Source, name: str) -> dict[str, Any]:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON file for people and machines."""
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    path.write_text(json_text(value) + "\n", encoding="utf-8")

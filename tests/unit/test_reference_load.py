@@ -96,6 +96,16 @@ def test_neither_torch_nor_transformers_is_loaded(checkpoint: Path) -> None:
     subprocess.run([sys.executable, "-c", program, str(checkpoint)], check=True, timeout=60)
 
 
+def test_settings_that_are_no_text_are_kept_as_they_are(checkpoint: Path) -> None:
+    """JSON may hold half of a surrogate pair, which no file can hold in UTF-8: it is written as JSON wrote it."""
+    odd = "half a pair: \ud800"
+    write(checkpoint, "config.json", {**CONFIG, "_name_or_path": odd})
+    write(checkpoint, "tokenizer_config.json", {"eos_token": "<|endoftext|>", "chat_template": TEMPLATE, "note": odd})
+    reference = loaded(checkpoint)
+    assert read(reference, "config.json")["_name_or_path"] == odd
+    assert read(reference, "tokenizer/tokenizer_config.json")["eos_token"] == "<|endoftext|>"
+
+
 @pytest.mark.parametrize("head", [True, False])
 def test_an_unsaid_tie_follows_the_files(checkpoint: Path, head: bool) -> None:
     write(checkpoint, "config.json", {key: value for key, value in CONFIG.items() if key != "tie_word_embeddings"})
