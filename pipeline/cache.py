@@ -209,19 +209,18 @@ def disk_full_is_an_error(place: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        free = shutil.disk_usage(place).free
-        if not _tells_of_a_full_disk(error, free):
+        if not _tells_of_a_full_disk(error, place):
             raise
         raise NotEnoughDisk(
-            f"the disk of {place} is full ({free / 1e6:.0f} MB left).",
+            f"the disk of {place} is full ({shutil.disk_usage(place).free / 1e6:.0f} MB left).",
             "Free some space (`kobako cache prune`) and run the same command again: finished stages are kept.",
         ) from error
 
 
-def _tells_of_a_full_disk(error: Exception, free: int) -> bool:
+def _tells_of_a_full_disk(error: Exception, place: Path) -> bool:
     """Whether ENOSPC or EDQUOT is behind an error."""
     if isinstance(error, TargetCrashed):
-        return free <= NEARLY_FULL_BYTES
+        return shutil.disk_usage(place).free <= NEARLY_FULL_BYTES
     numbers = (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, OSError):
         return error.errno in numbers

@@ -29,8 +29,8 @@ class Scheme:
 
 SAMPLED_MATRICES = 12
 EVERY_NTH, MANY_SEQUENCES = 2, 12
-"""Of a long calibration text half tells how large activations get; what the rest adds is not seen in the loss
-(docs/quality.md)."""
+"""Of a long calibration text half tells how large activations get: what the rest changes in the loss could not be told
+from the noise of rounded activations (SmolLM2 in int4 and int8, Gemma 3 270M in int8)."""
 
 
 def parameter_roles(model: PreTrainedModel, family: families.Family) -> dict[str, Role]:
@@ -86,15 +86,12 @@ def rounds_without_loss(tensors: Mapping[str, FloatArray], scheme: Scheme) -> bo
 
     Told from a checkpoint that was stored in 4 bits before (GGUF's Q4 types, GPTQ, AWQ), smoothed by blocks.
     """
-    recipe = scheme.recipe
-    narrow = [
-        name for name, role in scheme.roles.items()
-        if role in ("linear", "fine") and bits_of(name, role, recipe) == 4
-    ]  # fmt: skip
-    return recipe.group_size is not None and all(
-        blocks.lies_on_grid(value, recipe.group_size)
+    group = scheme.recipe.group_size
+    narrow = [n for n, role in scheme.roles.items() if role == "linear" and bits_of(n, role, scheme.recipe) == 4]
+    return group is not None and all(
+        blocks.lies_on_grid(value, group)
         for value in map(tensors.__getitem__, narrow)
-        if value.shape[1] % recipe.group_size == 0
+        if value.shape[1] % group == 0  # others are refused when they are rounded
     )
 
 
