@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .contracts import FloatArray
-from .weights import VALUES_AT_ONCE, QuantizedTensor, Shifts, representable_scales, row_slices
+from .rows import VALUES_AT_ONCE, row_slices
+from .weights import QuantizedTensor, Shifts, representable_scales
 
 if TYPE_CHECKING:
     import torch

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .pieces import file_pieces
+from .rows import over_rows
 
 Array = npt.NDArray[Any]
 DTYPES: Mapping[str, np.dtype[Any]] = {
@@ -28,7 +29,6 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 """NumPy has no bfloat16: its bits are what is read."""
 WRITTEN = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16", np.dtype(np.int8): "I8"}
 """What is written, in the order in which the safetensors library places it: wide numbers first, each aligned."""
-VALUES_AT_ONCE = 1 << 20
 BYTES_AT_ONCE = 1 << 22
 
 
@@ -112,10 +112,12 @@ class TensorFile:
         if stored.kind == "F32":
             return self.rows(name, begin, end)
         found = np.empty((max(0, end - begin), *stored.shape[1:]), np.float32)
-        step = max(1, VALUES_AT_ONCE // max(1, stored.row_values))
-        for start in range(0, len(found), step):
-            rows = self.rows(name, begin + start, min(begin + start + step, end))
-            _widen(rows, stored.kind, found[start : start + step])
+
+        def fill(rows: slice) -> None:
+            part = found[rows]
+            _widen(self.rows(name, begin + rows.start, begin + rows.start + len(part)), stored.kind, part)
+
+        over_rows((len(found), stored.row_values), fill)
         return found
 
     def _values(self, stored: Stored, first: int, count: int) -> Array:

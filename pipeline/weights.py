@@ -26,14 +26,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .contracts import FloatArray, Int8Array, Quantized
+from .rows import over_rows, row_slices
 from .tensorfile import TensorFile, write_tensors
 
 WEIGHTS_FILE = "weights.safetensors"
 SCALES_SUFFIX = ".scales"
 SHIFTS_SUFFIX = ".shifts"
 SHIFT_SCALES_SUFFIX = ".shift_scales"
-VALUES_AT_ONCE = 1 << 20
-"""Small enough for the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,14 @@ class QuantizedTensor:
 
     def symmetric_part(self) -> FloatArray:
         """Codes × scales, without the shifts: float32 ``[O, I]``."""
-        values = self.codes.astype(np.float32, order="C")
-        grouped = values.reshape(*self.scales.shape, -1)
-        grouped *= self.scales[:, :, None]  # in place: pages that nobody has touched yet cost more than the product
+        values = np.empty(self.codes.shape, np.float32)
+
+        def fill(rows: slice) -> None:
+            values[rows] = self.codes[rows]
+            grouped = values[rows].reshape(-1, self.scales.shape[1], self.group_size)
+            grouped *= self.scales[rows][:, :, None]  # in place, while the part is in the cache
+
+        over_rows(self.codes.shape, fill)
         return values
 
     def dequantize(self) -> FloatArray:
@@ -204,13 +208,6 @@ def round_to_nearest(weight: FloatArray, bits: int, group_size: int | None) -> Q
         steps = np.rint(grouped / scales[rows][:, :, None])
         codes[rows] = np.clip(steps, -limit, limit).reshape(-1, inputs)
     return QuantizedTensor(codes, scales, bits)
-
-
-def row_slices(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Parts of a matrix of few values each, so that work on an embedding table needs no second copy of it."""
-    outputs, inputs = shape
-    step = max(1, VALUES_AT_ONCE // inputs)
-    return (slice(start, start + step) for start in range(0, outputs, step))
 
 
 def weight_digest(codes: PlainTensor, scales: FloatArray | None, offsets: npt.NDArray[np.float16] | None = None) -> str:

@@ -49,7 +49,7 @@ class Budget:
 
 EVERYTHING = Budget(math.inf, 0.0)
 """For those who look at the weights themselves."""
-READING = Budget(1.8, 0.35e9)
+READING = Budget(2.2, 0.35e9)
 CALIBRATING = Budget(0.8, 0.45e9)
 """Less, since the codes of finished layers wait beside the model."""
 

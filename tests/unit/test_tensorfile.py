@@ -9,7 +9,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from kobako.pipeline.tensorfile import VALUES_AT_ONCE, TensorFile, write_tensors
+from kobako.pipeline.rows import VALUES_AT_ONCE
+from kobako.pipeline.tensorfile import TensorFile, write_tensors
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from kobako.pipeline.errors import BadArtifact, UsageError
+from kobako.pipeline.rows import cores
 
 from .compiler import Compiled, Compiler
 from .program import Operation, Program
@@ -17,6 +18,9 @@ from .site import Env
 from .weights import Constants
 
 Precision = Literal["float16", "float32"]
+LARGE_BYTES = 1 << 30
+"""A program with fewer bytes of weights runs on one thread: its products are small, proofs run side by side, and
+waiting for a busy core at every product costs ten times more."""
 Array = npt.NDArray[Any]
 
 
@@ -37,6 +41,8 @@ class Interpreter:
         self._compiled: dict[str, Compiled] = {}
         self._checked: set[str] = set()
         self._largest: dict[str, float] | None = {} if record else None
+        large = program.blob is not None and program.blob.size_bytes >= LARGE_BYTES
+        self._threads = cores() if large else 1
         self.reset()
 
     def reset(self) -> None:
@@ -68,7 +74,7 @@ class Interpreter:
             env[slot] = self._input(compiled, name, inputs)
         operation = None
         try:
-            with torch.inference_mode(), one_thread():
+            with torch.inference_mode(), threads(self._threads):
                 for step, target, operation in compiled.steps:  # noqa: B007  (named in the except clause)
                     if type(target) is int:
                         env[target] = step(env)
@@ -128,10 +134,10 @@ class Interpreter:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """PyTorch on one thread. Proofs run side by side: waiting for a busy core at every product costs ten times more."""
+def threads(count: int) -> Iterator[None]:
+    """PyTorch on so many threads."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

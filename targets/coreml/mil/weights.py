@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from kobako.pipeline.errors import BadArtifact
+from kobako.pipeline.rows import row_slices
 
 from .program import Literal, Operation, Program, TensorType
 
@@ -21,12 +22,10 @@ CONSTEXPR = (
     "constexpr_lut_to_dense",
     "constexpr_cast",
 )
-RESIDENT_BYTES = 4_000_000_000
-"""Two billion parameters in float16; beyond that memory is dearer than time."""
+RESIDENT_BYTES = 6_000_000_000
+"""Three billion parameters in float16; beyond that memory is dearer than time."""
 SMALL_BYTES = 1 << 16
 """What is smaller is always kept: norms, rotary tables, masks."""
-VALUES_AT_ONCE = 1 << 20
-"""Small enough for the processor's cache."""
 
 
 class Constants:
@@ -36,6 +35,7 @@ class Constants:
         self._program, self._half = program, half
         self._made: dict[Any, torch.Tensor] = {}
         self._left = RESIDENT_BYTES
+        self._room: dict[torch.dtype, torch.Tensor] = {}
 
     def resident(self, source: Literal | Operation, dtype: torch.dtype) -> bool:
         """Whether a constant is kept, or there is room to keep it."""
@@ -46,21 +46,29 @@ class Constants:
         """The constant in the torch type asked for; float16 values are rounded to float16 first. Raises BadArtifact."""
         key = (identity(source), dtype)
         if key not in self._made:
-            self._made[key] = self.fresh(source, dtype)
+            self._made[key] = self._new(source, dtype)
             self._left -= self._made[key].nbytes
         return self._made[key]
 
     def fresh(self, source: Literal | Operation, dtype: torch.dtype) -> torch.Tensor:
-        """The same, made anew and not kept. Raises BadArtifact."""
+        """The same, made anew and not kept: valid until the next is asked for. Raises BadArtifact."""
+        if isinstance(source, Literal) or not by_rows(source):
+            return self._new(source, dtype)
+        shape = type_of(source).shape
+        if dtype not in self._room or self._room[dtype].numel() < prod(shape):
+            self._room[dtype] = torch.empty(prod(shape), dtype=dtype)
+        return self._filled(source, self._room[dtype][: prod(shape)].view(shape))  # new pages cost more than numbers
+
+    def _new(self, source: Literal | Operation, dtype: torch.dtype) -> torch.Tensor:
         if isinstance(source, Literal):
             return self._literal(source).to(dtype)
         if not by_rows(source):
             return self._dense(source).to(dtype)
-        outputs, inputs = source.outputs[0][1].shape
-        made = torch.empty(outputs, inputs, dtype=dtype)
-        step = max(1, VALUES_AT_ONCE // inputs)
-        for begin in range(0, outputs, step):
-            made[begin : begin + step] = self.rows(source, begin, min(begin + step, outputs))
+        return self._filled(source, torch.empty(type_of(source).shape, dtype=dtype))
+
+    def _filled(self, source: Operation, made: torch.Tensor) -> torch.Tensor:
+        for part in row_slices(tuple(made.shape)):
+            made[part] = self.rows(source, part.start, min(part.stop, len(made)))
         return made
 
     def rows(self, source: Operation, begin: int, end: int) -> torch.Tensor:
