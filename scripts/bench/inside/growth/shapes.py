@@ -90,7 +90,7 @@ class Axis:
             )  # fmt: skip
         if self.title == "vocabulary":
             return Shape("llama", {**BASE, "vocab_size": value, "hidden_size": 512})
-        return Shape("llama", dict(BASE))
+        return Shape("llama", {**BASE, "max_position_embeddings": value})
 
     def context_tokens(self, value: int) -> int:
         """The context at one point."""
