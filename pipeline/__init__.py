@@ -2,6 +2,7 @@
 
     fetch      a model id → Source: files with digests, revision pinned            (fetch/, catalogue)
     load       Source → Reference: config, stop ids, tokenizer in one form         (reference/)
+    sensitivity  what 4 bits cost each matrix, for mixtures only                     (sensitivity, allocate)
     quantize   Reference + Recipe → Quantized: codes and scales, decided once      (quantize, weights)
     expect     Reference + Quantized → Expectations: what artifacts must say       (expect, standard)
     export     Quantized → Exported, for each target                               (kobako.targets)
@@ -12,8 +13,6 @@
 Encoders answer with vectors or labels instead of text: an `expect`, `validate` and `measure` of their own (encoder).
 Encoder-decoders answer a text with another one: an `expect` and a `validate` of their own (seq2seq).
 
-Each stage is one function from frozen value to frozen value (`contracts`). `build` alone knows the order; `cache` keeps
-results by content; `process` and `worker` run each stage in a process of its own; `cli` parses, calls and prints.
+Each stage is one function from frozen value to frozen value (`contracts`). `prepare` and `build` know the order; `cache`
+keeps results by content; `process` and `worker` run each stage in a process of its own; `cli` parses, calls and prints.
 """
-
-STAGES = ("fetch", "load", "quantize", "expect", "export", "validate", "measure", "package")

@@ -1,6 +1,7 @@
 """One folder per target, discovered by listing: ``kobako.targets.NAME.TARGET`` fulfils `protocols.Target`.
 
-Adding a target is adding a folder; nothing else is touched. Importing a folder imports no vendor package.
+Adding a target is adding a folder, and a line to the few tables that CONTRIBUTING.md names. Importing a folder
+imports no vendor package.
 """
 
 from __future__ import annotations

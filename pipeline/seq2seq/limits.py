@@ -36,8 +36,8 @@ def check_recipe(config: Mapping[str, Any], recipe: Recipe) -> None:
     """
     if is_seq2seq(config) and recipe.calibration_sha256:
         raise UnsupportedRecipe("nothing of an encoder-decoder model is calibrated.", "Leave --calibration out.")
-    if is_seq2seq(config) and recipe.rounding == "gptq":
-        known = [one.name for one in RECIPES.values() if one.rounding != "gptq"]
+    if is_seq2seq(config) and recipe.asymmetric:
+        known = [one.name for one in RECIPES.values() if not one.asymmetric]
         raise UnsupportedRecipe(
             f"recipe {recipe.name} is calibrated layer by layer, which is not done for encoder-decoder models.",
             f"Use --recipe int8, or another of {', '.join(known)}.",

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from .. import families
 from ..contracts import Task
+from ..errors import UnsupportedModel
 from ..tasks import BASE_TASKS, TASKS
 from ..tokens import ShippedTokenizer
 
@@ -43,7 +44,7 @@ def own_tasks(model_type: str, tokenizer: ShippedTokenizer) -> Mapping[str, Task
 
 
 def tasks_of(model_type: str, tokenizer: ShippedTokenizer) -> Mapping[str, Task]:
-    """The tasks of an architecture, by name."""
+    """The tasks of an architecture, by name. Raises UnsupportedModel for a translator that names no language."""
     if model_type in ("t5", "mt5"):
         return T5_TASKS
     if model_type == "marian":
@@ -51,6 +52,11 @@ def tasks_of(model_type: str, tokenizer: ShippedTokenizer) -> Mapping[str, Task]
     if model_type in ("t5gemma", "t5gemma2"):  # trained to continue a text, which its encoder reads
         return TASKS if tokenizer.chat_template else BASE_TASKS
     languages = languages_of(tokenizer)
+    if not languages:
+        raise UnsupportedModel(
+            f"no token of this {model_type} tokenizer names a language (__fr__, or fra_Latn).",
+            "Name a checkpoint whose tokenizer.json lists the languages among its special tokens.",
+        )
     end = str(tokenizer.config.get("eos_token") or "")
     source = next((code for code in ENGLISH if code in languages), next(iter(languages)))
     return {

@@ -22,7 +22,7 @@ from ..verify import check_contents
 from .check import check_set
 from .table import Member, PackageSet, Route, ambiguous, check_served, document, is_set, read_set
 
-LANGUAGE = r"[A-Za-z]{2,8}(?:-[A-Za-z0-9]{1,8})*"
+LANGUAGE = r"[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8})*"
 ROUTE = re.compile(
     rf"(?P<task>[a-z][a-z0-9-]*)(?::(?:(?P<source>{LANGUAGE})/)?(?P<to>{LANGUAGE}))?(?:@(?P<domain>[a-z][a-z0-9-]*))?"
 )

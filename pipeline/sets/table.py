@@ -22,6 +22,8 @@ FORMAT = Format(
     limit_bytes=2**20,
 )
 DO_NOT_USE = "Do not use the set."
+ENGLISH = ("en", "eng_Latn")
+"""What a text is in when nobody says; translators write one or the other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ class Route:
     """One row of the table: under these conditions `task` is done by `member`. None = whatever is asked.
 
     Attributes:
-        source: language of the text, a BCP 47 code.
+        source: language of the text: a BCP 47 code, or as the model's tokenizer writes it (``fra_Latn``).
         to: language of the answer.
         domain: a word for what the text is about, such as ``finance``.
     """
@@ -98,16 +100,17 @@ class PackageSet:
     ) -> Route:
         """The row that fits best: of those whose conditions all hold, the one with the most of them.
 
-        Without a task, the only one that the set serves. Raises UsageError when it serves several, or when two rows
-        fit alike; NotFound for what nobody serves.
+        Without a task, the only one that the set serves; without a `source`, the text is English. Raises UsageError
+        when it serves several, or when two rows fit alike; NotFound for what nobody serves.
         """
         if task is None and len(self.tasks) > 1:
             raise UsageError(f"{self.name} is a set of packages for several tasks.", f"Give --task: {self._served()}.")
         asked = {"from": source, "to": to, "domain": domain}
+        holding = {"from": (source,) if source else ENGLISH, "to": (to,), "domain": (domain,)}
         fitting = [
             route
             for route in self.routes
-            if task in (None, route.task) and all(asked[name] == value for name, value in route.conditions.items())
+            if task in (None, route.task) and all(value in holding[name] for name, value in route.conditions.items())
         ]
         if not fitting:
             said = ", ".join([repr(task), *(f"{name} {value}" for name, value in asked.items() if value)])

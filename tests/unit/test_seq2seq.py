@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kobako.pipeline import families
-from kobako.pipeline.contracts import RECIPES, Exported, no_progress
+from kobako.pipeline.contracts import RECIPES, Exported, Rounding, no_progress
 from kobako.pipeline.errors import IntegrityError, UnsupportedModel, UnsupportedRecipe, UsageError
 from kobako.pipeline.kvcache import cache_shapes
 from kobako.pipeline.reference.eager import empty_seq2seq, quantized_model
@@ -66,6 +66,19 @@ def test_tasks_are_those_the_architecture_was_trained_with(tokenizer: ShippedTok
     assert build_prompt(task, tokenizer, fields_for(task, "Hi", "fr", "ja")) == "__ja__Hi</s>__fr__"
     with pytest.raises(UsageError, match="source language"):
         fields_for(task, "Hi", "fr", "xx")
+
+
+def test_a_translator_that_names_no_language_is_refused(tokenizer: ShippedTokenizer) -> None:
+    path = tokenizer.directory / "tokenizer.json"
+    path.write_text(path.read_text().replace("__", "=="))
+    with pytest.raises(UnsupportedModel, match="names a language"):
+        tasks_of("m2m_100", ShippedTokenizer(tokenizer.directory))
+
+
+@pytest.mark.parametrize("effort", ["gptq", "tuned"])
+def test_recipes_that_calibrate_layer_by_layer_are_refused(effort: Rounding) -> None:
+    with pytest.raises(UnsupportedRecipe, match="layer by layer"):
+        check_recipe({"model_type": "t5"}, replace(RECIPES["int4"], rounding=effort))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=[shape.name for shape in SHAPES])

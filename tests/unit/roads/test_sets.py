@@ -128,6 +128,7 @@ def test_the_row_with_most_conditions_wins(tmp_path: Path, translator: Path) -> 
     assert chosen("translate", to="fr") == TRANSLATOR
     assert chosen("translate", to="de") == chosen("translate", source="fr", to="de", domain="bank") == "german"
     assert chosen("translate", source="en", to="de", domain="bank") == "banker"
+    assert chosen("translate", to="de", domain="bank") == "banker"  # a text is English unless somebody says otherwise
     assert chosen("classify", domain="bank") == "banker"
     with pytest.raises(NotFound, match="'classify', to fr"):
         chosen("classify", to="fr")
@@ -137,6 +138,15 @@ def test_rows_that_fit_alike_are_no_answer() -> None:
     rows = (Route(task="sort", member="a", to="fr"), Route(task="sort", member="b", domain="law"))
     with pytest.raises(UsageError, match="fit alike"):
         PackageSet(name="s", members=(), routes=rows).choose("sort", to="fr", domain="law")
+
+
+def test_languages_are_written_as_translators_write_them() -> None:
+    row = parse_assignment("translate:eng_Latn/zh-Hans=dist/nllb")
+    assert (row.source, row.to) == ("eng_Latn", "zh-Hans")
+    made = PackageSet(name="s", members=(), routes=(Route(task="translate", member="a", source="eng_Latn"),))
+    assert made.choose("translate").member == "a"
+    with pytest.raises(NotFound):
+        made.choose("translate", source="fr")
 
 
 @pytest.mark.parametrize("text", ["translate", "=dist/x", "translate:=x", "Translate=x", "translate:fr/de/en=x", "a="])
