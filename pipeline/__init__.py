@@ -13,6 +13,7 @@
 Encoders answer with vectors or labels instead of text: an `expect`, `validate` and `measure` of their own (encoder).
 Encoder-decoders answer a text with another one: an `expect` and a `validate` of their own (seq2seq).
 
-Each stage is one function from frozen value to frozen value (`contracts`). `prepare` and `build` know the order; `cache`
-keeps results by content; `process` and `worker` run each stage in a process of its own; `cli` parses, calls and prints.
+Each stage is one function from frozen value to frozen value (`contracts`). `prepare` and `build` know the order;
+`cache` keeps results by content; `process` and `worker` run each stage in a process of its own; `cli` parses, calls and
+prints.
 """
