@@ -17,15 +17,16 @@ from kobako import targets
 
 from .cache import Cache, Entry, stage_key
 from .codec import from_json, to_json
-from .contracts import Expectations, Exported, Measurement, Recipe, Report
+from .contracts import Expectations, Exported, Measurement, Report
 from .errors import KobakoError, UnsupportedRecipe
+from .estimate import jobs_that_fit
 from .fetch import adapted_name, parse, parse_adapter
 from .heads import find_head
 from .kvcache import check_kv_cache
 from .licences import check_licence
 from .mixture import Goal
 from .package import Contents, Proven, check_destination, package, package_name
-from .prepare import Prepared, fetch_source, prepare
+from .prepare import Prepared, check_target, fetch_source, prepare
 from .process import Limits, Workers
 from .reference.slices import parse_slice, sliced_name
 from .run import Observer, Request, Run
@@ -71,12 +72,12 @@ def build(request: Request, cache: Cache, observer: Observer) -> Result:
     started = time.monotonic()
     machine = Machine.here()
     for name in request.targets:
-        _check_target(name, request.recipe)
+        check_target(name, request.recipe)
     check_kv_cache(request.targets, request.options.kv_cache)
     cache.prepare()
     limit = request.memory_limit_bytes or int(machine.available_bytes * 0.9)
-    jobs = max(1, min(request.jobs or machine.cores, machine.cores))
-    workers = Workers(Limits(memory_bytes=limit, threads=max(1, machine.cores // jobs)))
+    jobs = min(request.jobs or machine.cores, machine.cores, len(request.targets) + 1)  # they, and what is expected
+    workers = Workers(Limits(memory_bytes=limit, threads=machine.cores // jobs))
     run = Run(request, cache, observer, workers)
     try:
         return _build(run, jobs, limit, started)
@@ -100,7 +101,9 @@ def _build(run: Run, jobs: int, limit: int, started: float) -> Result:
     home = prepared.quantized.directory
     tokenizer = ShippedTokenizer(prepared.quantized.tokenizer_dir)
     tasks = tasks_for(request.tasks, tokenizer, find_head(home), own_tasks(prepared.quantized.model_type, tokenizer))
-    expectations, parts, failures = _make_targets(run, prepared, jobs)
+    fitting = jobs_that_fit(prepared.need, ("expect", *request.targets), jobs, limit)
+    run.threads = Machine.here().cores // fitting
+    expectations, parts, failures = _make_targets(run, prepared, fitting)
     peak = max([int(stage["peak_rss_bytes"]) for stage in run.stages] + [0])
     if failures and not (request.allow_failing and parts):
         raise next(iter(failures.values()))
@@ -111,6 +114,7 @@ def _build(run: Run, jobs: int, limit: int, started: float) -> Result:
         "tasks": to_json(tasks),
         "quantized": prepared.quantized_key,
         "options": to_json(request.options),
+        "failures": {name: type(error).__name__ for name, error in failures.items()},
         "code": code_of("package"),
     }
     contents = Contents(
@@ -151,15 +155,6 @@ def _sizes_hold(out: Path, manifest: Mapping[str, Any]) -> bool:
         (out / entry["path"]).is_file() and (out / entry["path"]).stat().st_size == entry["size_bytes"]
         for entry in all_files(manifest)
     )
-
-
-def _check_target(name: str, recipe: Recipe) -> None:
-    target = targets.get(name)
-    targets.require(target)
-    if recipe.name not in target.recipes:
-        raise UnsupportedRecipe(
-            f"target {name} cannot hold recipe {recipe.name}.", f"It holds: {', '.join(target.recipes)}."
-        )
 
 
 def _make_targets(run: Run, prepared: Prepared, jobs: int) -> tuple[Expectations, list[Proven], dict[str, KobakoError]]:

@@ -5,8 +5,9 @@ Shape legend: T tokens of a calibration sequence, I inputs of a linear layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,14 +68,14 @@ def quantize_layers(
     residence: Residence | None = getattr(model, "residence", None)
     with torch.no_grad():  # not inference_mode: what refines takes gradients through these tensors
         hidden, calls = _first_calls(model, stack, sequences)
-        wanted = hidden
+        wanted, originals = hidden, _with_own_stores(calls)
         for index, layer in enumerate(stack):
             path = f"{layers}.{index}"
             with nullcontext() if residence is None else residence.held(layer):
                 with second_moments(layer, f"{path}.") as moments:
                     _run(layer, calls[index], hidden)
                 if refine is not None:
-                    wanted = _run(layer, calls[index], wanted)
+                    wanted = _run(layer, originals[index], wanted)
                 for name, module in linear_layers(layer, f"{path}."):
                     value = module.weight.detach().numpy()
                     mean = moments.pop(name).mean()
@@ -186,6 +187,22 @@ def _first_calls(
         for handle in handles:
             handle.remove()
     return hidden, calls
+
+
+def _with_own_stores(calls: list[list[Call]]) -> list[list[Call]]:
+    """The same calls with stores of their own: what layers leave for later ones (Gemma's shared keys and values).
+
+    Original and rounded layers read the same text in turns; neither may find what the other left.
+    """
+    copies: dict[int, Any] = {}
+
+    def own(value: Any) -> Any:
+        return copies.setdefault(id(value), copy(value)) if isinstance(value, MutableMapping) else value
+
+    return [
+        [Call(tuple(map(own, call.others)), {name: own(value) for name, value in call.named.items()}) for call in layer]
+        for layer in calls
+    ]
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,3 +180,9 @@ def estimate(config: Mapping[str, Any], recipe: Recipe, targets: list[str]) -> E
         weights_bytes=weights,
         disk_bytes=int(weights * (2 + 3 * len(targets)) + 512 * 4 * 2 * config["vocab_size"]),
     )
+
+
+def jobs_that_fit(need: Estimate, stages: Iterable[str], jobs: int, limit_bytes: int) -> int:
+    """How many of `stages` may run side by side, at most `jobs`: the largest of them must fit into memory together."""
+    largest = sorted((need.rss_bytes[stage] for stage in stages), reverse=True)
+    return max([1, *(count for count in range(2, min(jobs, len(largest)) + 1) if sum(largest[:count]) <= limit_bytes)])

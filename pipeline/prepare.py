@@ -37,6 +37,7 @@ class Prepared:
     """What all targets share: values with the cache keys they came from.
 
     Attributes:
+        need: what the stages are expected to take.
         curve: the mixtures of 4 and 8 bits that a goal was chosen from; empty without a goal.
     """
 
@@ -45,7 +46,18 @@ class Prepared:
     reference_key: str
     quantized: Quantized
     quantized_key: str
+    need: Estimate
     curve: tuple[Mixture, ...] = ()
+
+
+def check_target(name: str, recipe: Recipe) -> None:
+    """Raise NotFound, MissingDependency or UnsupportedRecipe for a target that cannot be built."""
+    target = targets.get(name)
+    targets.require(target)
+    if recipe.name not in target.recipes:
+        raise UnsupportedRecipe(
+            f"target {name} cannot hold recipe {recipe.name}.", f"It holds: {', '.join(target.recipes)}."
+        )
 
 
 def fetch_source(run: Run, ref: ModelRef) -> Source:
@@ -82,12 +94,12 @@ def prepare(run: Run, source: Source, limit: int) -> Prepared:
     value = dict(loaded.value) | {"source": to_json(source)}  # the files may lie elsewhere than when it was cached
     reference = from_json(value, Reference)
     request = run.request = settled(request, reference.directory)
-    check_feasible(reference, request, limit)
+    need = check_feasible(reference, request, limit)
     recipe, curve = request.recipe, tuple[Mixture, ...]()
     if request.goal is not None:
         recipe, curve = _mixture(run, reference, loaded.key, request.goal)
     quantized = _quantize(run, reference, loaded.key, recipe, "quantize")
-    return Prepared(source, reference, loaded.key, from_json(quantized.value, Quantized), quantized.key, curve)
+    return Prepared(source, reference, loaded.key, from_json(quantized.value, Quantized), quantized.key, need, curve)
 
 
 def settled(request: Request, home: Path) -> Request:

@@ -32,7 +32,7 @@ class Request:
     Attributes:
         out: the package directory, or None for ``dist/NAME-RECIPE``.
         memory_limit_bytes: largest resident memory of any process.
-        jobs: how many targets run side by side.
+        jobs: how many stages may run side by side, where they fit into memory together.
         measure: also time each artifact in its engine.
         goal: a size or a loss that a mixture of 4 and 8 bits must meet; `recipe` is then what the mixture starts from.
         adapter: a LoRA adapter to merge, as the user named it; empty = none.
@@ -68,13 +68,18 @@ class Request:
 
 @dataclass
 class Run:
-    """One build under way: the request, the shared tools, and what has happened so far."""
+    """One build under way: the request, the shared tools, and what has happened so far.
+
+    Attributes:
+        threads: of each stage from here on; None = as the workers were made.
+    """
 
     request: Request
     cache: Cache
     observer: Observer
     workers: Workers
     stages: list[Mapping[str, Any]] = field(default_factory=list)
+    threads: int | None = None
 
     def stage(
         self,
@@ -88,8 +93,9 @@ class Run:
 
         def make(out: Path) -> Made:
             log = self.cache.log_path(name, stage_key(name, inputs))
+            progress = partial(self.observer.progress, label)
             outcome = self.workers.run(
-                name, arguments(out), log=log, progress=partial(self.observer.progress, label), threads=threads
+                name, arguments(out), log=log, progress=progress, threads=threads or self.threads
             )
             return Made(outcome.value, outcome.peak_rss_bytes)
 

@@ -62,7 +62,12 @@ from .options import (
 @click.option(
     "--memory-limit", help="Largest resident memory of any process, like 6GB [default: 90 % of what is free]."
 )
-@click.option("--jobs", "-j", type=click.IntRange(1), help="Targets made side by side [default: the cores].")
+@click.option(
+    "--jobs",
+    "-j",
+    type=click.IntRange(1),
+    help="Stages that may run side by side, where they fit into memory together [default: the cores].",
+)
 @click.option("--allow-failing", is_flag=True, help="Write the package even if a proof fails, and mark it so.")
 @click.option(
     "--measure/--no-measure",

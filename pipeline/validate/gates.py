@@ -44,7 +44,7 @@ def for_few_positions(gate: Gate, activations: Activations, positions: int) -> G
     spread = 2.0 / math.sqrt(positions)
     return Gate(
         kl_nats=gate.kl_nats * (1.0 + spread),
-        top1=gate.top1 - 2.0 * math.sqrt(gate.top1 * (1.0 - gate.top1) / positions),
+        top1=gate.top1 - 2.0 * math.sqrt(max(0.0, gate.top1 * (1.0 - gate.top1)) / positions),
     )
 
 

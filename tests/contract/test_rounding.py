@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from kobako.pipeline import blocks
-from kobako.pipeline.calibrate import Call, Examples
+from kobako.pipeline.calibrate import Call, Examples, quantize_layers
 from kobako.pipeline.contracts import FloatArray, Quantized
 from kobako.pipeline.gptq import gptq
 from kobako.pipeline.smooth import block_scales_of
 from kobako.pipeline.tune import tune
 from kobako.pipeline.weights import QuantizedTensor, round_to_nearest
+
+from tests.families import SHAPES, config_of, random_values
 
 pytestmark = pytest.mark.heavy
 GROUP = 32
@@ -191,3 +193,34 @@ def test_a_head_is_calibrated_on_every_token(tiny: Callable[..., Quantized]) -> 
         states = [model.model(torch.tensor([ids]), use_cache=False).last_hidden_state[0] for ids in sequences]
     rows = torch.cat(states).numpy()
     assert np.allclose(input_moments(model, "lm_head", sequences), rows.T @ rows / len(rows), atol=1e-4)
+
+
+@pytest.mark.parametrize("model_type", ["gemma3n_text", "gemma4_text"])
+def test_what_a_layer_should_say_is_what_the_original_said(model_type: str) -> None:
+    """Also in a layer that reads the keys and values of an earlier one, which was rounded meanwhile."""
+    from kobako.pipeline import families
+    from kobako.pipeline.reference.eager import empty_model, read_ids, set_parameter
+
+    shape = next(one for one in SHAPES if one.model_type == model_type)
+    model, family = empty_model(config_of(shape)), families.get(model_type)
+    for name, parameter in list(model.named_parameters()):
+        set_parameter(model, name, torch.from_numpy(random_values(name, parameter.shape, family)))
+    said: list[torch.Tensor] = []
+    ids = np.random.default_rng(0).integers(3, 300, 40).tolist()
+    handles = [layer.register_forward_hook(lambda _m, _i, output: said.append(output)) for layer in model.model.layers]
+    with torch.no_grad():
+        read_ids(model, ids)
+    for handle in handles:
+        handle.remove()
+    wanted: list[torch.Tensor] = []
+    quantize_layers(
+        model,
+        "model.layers",
+        [ids],
+        lambda _name, value, _moments: value * np.float32(0.7),
+        lambda _done: None,
+        lambda _path, _layer, examples: wanted.extend(examples.wanted),
+    )
+    assert len(wanted) == len(said) == 5
+    for one, other in zip(wanted, said, strict=True):
+        torch.testing.assert_close(one, other[0] if isinstance(other, tuple) else other, rtol=1e-4, atol=1e-4)

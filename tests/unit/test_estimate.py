@@ -7,7 +7,7 @@ from math import prod
 
 import pytest
 from kobako.pipeline.contracts import RECIPES
-from kobako.pipeline.estimate import estimate, parameters_of, weights_bytes
+from kobako.pipeline.estimate import Estimate, estimate, jobs_that_fit, parameters_of, weights_bytes
 
 from tests import families as decoders
 from tests import seq2seq
@@ -28,6 +28,19 @@ def test_a_table_counts_as_bytes_but_not_as_memory() -> None:
         assert weights_bytes(E2B, recipe) - weights_bytes(without, recipe) == codes
         need, less = (estimate(config, recipe, ["litert", "executorch"]).rss_bytes for config in (E2B, without))
         assert need == less
+
+
+@pytest.mark.parametrize(
+    ("jobs", "limit_gb", "fitting"),
+    [(4, 100, 4), (4, 9.9, 3), (4, 7.1, 2), (4, 6.9, 1), (2, 100, 2), (1, 100, 1), (8, 0.1, 1)],
+)
+def test_side_by_side_runs_only_what_fits_together(jobs: int, limit_gb: float, fitting: int) -> None:
+    sizes = {"load": 90.0, "expect": 3.0, "coreml": 4.0, "litert": 2.0, "executorch": 1.0}
+    need = Estimate(
+        parameters=1, rss_bytes={name: int(size * 1e9) for name, size in sizes.items()}, weights_bytes=1, disk_bytes=1
+    )
+    stages = ("expect", "executorch", "coreml", "litert")
+    assert jobs_that_fit(need, stages, jobs, int(limit_gb * 1e9)) == fitting
 
 
 def test_widths_of_layers_may_differ() -> None:

@@ -25,7 +25,7 @@ from kobako.pipeline.validate.fidelity import (
     first_departing_layer,
     key_errors,
 )
-from kobako.pipeline.validate.gates import fidelity_gate, for_few_positions
+from kobako.pipeline.validate.gates import Gate, fidelity_gate, for_few_positions
 from kobako.pipeline.weights import weight_digest
 
 V, T, LAYERS = 50, 300, 3
@@ -94,6 +94,8 @@ def test_a_faithful_runtime_passes_and_a_noisy_one_fails(standard: Standard, com
 
 def test_one_position_of_a_few_may_be_a_near_tie() -> None:
     gate = fidelity_gate("float16", {})
+    below_nothing = Gate(kl_nats=1.0, top1=-0.02)  # a reference that hardly agrees with itself
+    assert for_few_positions(below_nothing, "int8-dynamic", 22).top1 == below_nothing.top1
     few = for_few_positions(gate, "float16", 22)
     assert few.kl_nats == gate.kl_nats
     assert 20 / 22 < few.top1 < np.float32(21 / 22)
