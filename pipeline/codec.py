@@ -36,16 +36,18 @@ def from_json(data: object, kind: type[T]) -> T:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a value as indented UTF-8 JSON with a final newline; NaN and infinities, which JSON lacks, become null."""
-    path.write_text(json_text(_finite(value)) + "\n", encoding="utf-8")
+    """Write a value as `json_text`, in UTF-8, with a final newline."""
+    path.write_text(json_text(value) + "\n", encoding="utf-8")
 
 
 def json_text(value: object) -> str:
     """Indented JSON that any file and any terminal takes: characters as they are, unless some are not text (lone
-    surrogates) or invisible (control characters, marks that turn the direction of writing); then all escaped.
+    surrogates) or invisible (control characters, marks that turn the direction of writing); then all escaped. NaN and
+    infinities, which JSON lacks, become null.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    return text if printable(text) == text else json.dumps(value, indent=2)
+    finite = _finite(value)
+    text = json.dumps(finite, indent=2, ensure_ascii=False)
+    return text if printable(text) == text else json.dumps(finite, indent=2)
 
 
 def _finite(value: Any) -> Any:

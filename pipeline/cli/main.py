@@ -12,6 +12,7 @@ import click
 from ..errors import KobakoError, all_errors
 from ..names import printable
 from ..version import __version__
+from .answer import Answer
 
 COMMANDS: Mapping[str, str] = {
     "build": "Export, prove and package a model for phones.",
@@ -79,8 +80,9 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; never shows a traceback for an expected failure."""
+    answer = Answer()
     try:
-        code = cli(standalone_mode=False)
+        code = cli(standalone_mode=False, obj=answer)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
@@ -91,22 +93,24 @@ def main() -> None:
         click.echo("\nStopped. Finished stages are kept: the same command continues from there.", err=True)
         sys.exit(130)
     except KobakoError as error:
-        _report(type(error).__name__, error.what, error.next_step, error.exit_code)
+        _report(type(error).__name__, error.what, error.next_step, error.exit_code, answer)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        _report_bug(error)
+        _report_bug(error, answer)
 
 
-def _report(kind: str, what: str, next_step: str, code: int) -> None:
-    """Print an error: for people on stderr, for scripts on stdout if they asked for JSON, for GitHub as annotation."""
+def _report(kind: str, what: str, next_step: str, code: int, answer: Answer) -> None:
+    """Print an error: for people on stderr, for GitHub as annotation, and for scripts that asked for JSON on stdout,
+    unless the command has printed its own document there: a failed proof's report, say, which tells what failed.
+    """
     what, next_step = printable(what), printable(next_step)
     click.echo(f"{click.style('error:', fg='red', bold=True)} {what}", err=True)
     if next_step:
         click.echo(f"       {next_step}", err=True)
     click.echo(f"       [{kind}, exit {code}]", err=True)
-    if "--json" in sys.argv:
+    if "--json" in sys.argv and not answer.given:
         import json
 
         click.echo(json.dumps({"error": {"kind": kind, "what": what, "next_step": next_step, "exit_code": code}}))
@@ -117,7 +121,7 @@ def _report(kind: str, what: str, next_step: str, code: int) -> None:
     sys.exit(code)
 
 
-def _report_bug(error: Exception) -> None:
+def _report_bug(error: Exception, answer: Answer) -> None:
     import tempfile
     import traceback
 
@@ -128,6 +132,7 @@ def _report_bug(error: Exception) -> None:
         f"kobako met an error it did not expect: {type(error).__name__}: {error}",
         f"Details are in {file.name}; please report them.",
         INTERNAL_ERROR,
+        answer,
     )
 
 

@@ -15,11 +15,12 @@ from ..codec import json_text
 from ..contracts import DEFAULT_RECIPE, RECIPES, ExportOptions, KvCache, Recipe
 from ..errors import UsageError
 from ..mixture import Goal
+from .answer import answer_given
 
 F = TypeVar("F", bound=Callable[..., Any])
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document on stdout.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress.")
 cache_option = click.option(
     "--cache-dir",
@@ -140,4 +141,6 @@ def parse_bytes(text: str | None) -> int | None:
 
 
 def print_json(value: object) -> None:
+    """Print a command's JSON document; the only one that stdout will hold."""
     click.echo(json_text(value))
+    answer_given()
