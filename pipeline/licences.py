@@ -102,36 +102,70 @@ def legal_files(source: Source) -> tuple[str, ...]:
 
 
 def write_legal(source: Source, recipe: str, out: Path) -> None:
-    """Write ``LICENSE``, ``NOTICE`` and whatever other terms the model has into a package: both are always there."""
-    for name in legal_files(source):
-        shutil.copyfile(source.directory / name, out / name)
-    licence = judge(source).licence
-    if not any(name.casefold().startswith(("licen", "copying")) for name in legal_files(source)):
-        where = f"\nIts text: https://spdx.org/licenses/{licence}.html\n" if licence in SPDX else "\n"
-        stated = f"The model came without a licence text. It states the licence: {licence}\nFrom: {source.origin}\n"
-        (out / "LICENSE").write_text(stated + where, encoding="utf-8")
-    (out / "NOTICE").write_text(_notice(source, licence, recipe), encoding="utf-8")
+    """Write ``LICENSE``, ``NOTICE`` and whatever other terms the model has into a package: both are always there.
+
+    An adapter's own terms lie beside them as ``ADAPTER-LICENSE`` and so on; what it wants said is in ``NOTICE``, too.
+    """
+    _write_terms(source, "model", out, "")
+    if source.adapter is not None:
+        _write_terms(source.adapter, "adapter", out, "ADAPTER-")
+    (out / "NOTICE").write_text(_notice(source, recipe), encoding="utf-8")
 
 
-def _notice(source: Source, licence: str, recipe: str) -> str:
+def _write_terms(source: Source, what: str, out: Path, prefix: str) -> None:
+    """Its files as they are, and one called LICENSE whatever they are called: that is where everybody looks."""
+    names = legal_files(source)
+    for name in names:
+        plain = "LICENSE" if name.casefold() == "license" else name
+        shutil.copyfile(source.directory / name, out / f"{prefix}{plain}")
+    texts = [name for name in names if name.casefold().startswith(("licen", "copying"))]
+    if any(name.casefold() == "license" for name in texts):
+        return
+    home = out / f"{prefix}LICENSE"
+    if len(texts) == 1:
+        shutil.copyfile(source.directory / texts[0], home)
+        return
+    stated = f"It states the licence: {judge(source).licence}\nFrom: {source.origin}\n"
+    if texts:
+        said = f"The texts of the {what}'s licence are in {', '.join(prefix + name for name in texts)}.\n{stated}"
+    else:
+        said = f"The {what} came without a licence text. {stated}{_where(judge(source))}"
+    home.write_text(said, encoding="utf-8")
+
+
+def _where(judgement: Judgement) -> str:
+    return f"\nIts text: https://spdx.org/licenses/{judgement.licence}.html\n" if judgement.spdx else "\n"
+
+
+def _notice(source: Source, recipe: str) -> str:
     """What was changed, as Apache-2.0 4(b) and others demand, what the terms want said, and the model's own notices."""
+    licence, adapter = judge(source).licence, source.adapter
+    holds = "The licence of the model holds" if adapter is None else "The licences of the model and of the adapter hold"
     parts = [
         f"This package holds the model {source.name}\nfrom {source.origin}\nrevision {source.revision}\n"
         f"under the licence {licence}.\n\n"
         f"The weights were changed: kobako {__version__} quantized them (recipe {recipe}) and converted them to other\n"
-        "file formats. The licence of the model holds for this package.\n"
+        f"file formats. {holds} for this package.\n"
     ]
-    if source.adapter is not None:
+    if adapter is not None:
         parts.append(
-            f"Before that, the adapter {source.adapter.name}\nfrom {source.adapter.origin}\nrevision "
-            f"{source.adapter.revision}\nunder the licence {source.adapter.licence} was merged into them.\n"
+            f"Before that, the adapter {adapter.name}\nfrom {adapter.origin}\nrevision "
+            f"{adapter.revision}\nunder the licence {judge(adapter).licence} was merged into them.\n"
         )
     if source.slice:
         parts.append(f"Only a part of the model is in this package, the nested model {source.slice}\n")
-    if licence in REQUIRED_NOTICES:
-        parts.append(REQUIRED_NOTICES[licence] + "\n")
-    for file in source.files:
-        if fnmatch(file.path.casefold(), "notice*") and "/" not in file.path:
-            text = (source.directory / file.path).read_text(encoding="utf-8", errors="replace")
-            parts.append(f"The model's own {file.path}:\n\n{text}")
+    both = [source, *([adapter] if adapter is not None else [])]
+    required = dict.fromkeys(REQUIRED_NOTICES.get(judge(one).licence, "") for one in both)
+    parts += [f"{sentence}\n" for sentence in required if sentence]
+    for one, whose in zip(both, ("model", "adapter"), strict=False):
+        parts += _own_notices(one, whose)
     return "\n".join(parts)
+
+
+def _own_notices(source: Source, whose: str) -> list[str]:
+    return [
+        f"The {whose}'s own {file.path}:\n\n"
+        + (source.directory / file.path).read_text(encoding="utf-8", errors="replace")
+        for file in source.files
+        if fnmatch(file.path.casefold(), "notice*") and "/" not in file.path
+    ]

@@ -33,6 +33,7 @@ def provenance(done: Verified, environment: Mapping[str, str] = os.environ) -> d
                 "externalParameters": {
                     "model": manifest["model"]["origin"],
                     "revision": manifest["model"]["revision"],
+                    **({"adapter": dict(manifest["model"]["adapter"])} if "adapter" in manifest["model"] else {}),
                     **({"slice": manifest["model"]["slice"]} if "slice" in manifest["model"] else {}),
                     "recipe": dict(manifest["recipe"]),
                     "targets": list(manifest["targets"]),
@@ -59,11 +60,15 @@ def _runtimes(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _model_files(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    model = manifest["model"]
-    return [
-        {"name": file["path"], "uri": f"{model['origin']}#{file['path']}", "digest": {"sha256": file["sha256"]}}
-        for file in model["files"]
-    ]
+    """With the address of each: those in the folder ``adapter`` came from another place."""
+    model, found = manifest["model"], []
+    for file in model["files"]:
+        folder, _, rest = file["path"].partition("/")
+        uri = f"{model['origin']}#{file['path']}"
+        if folder == "adapter" and "adapter" in model:
+            uri = f"{model['adapter']['origin']}#{rest}"
+        found.append({"name": file["path"], "uri": uri, "digest": {"sha256": file["sha256"]}})
+    return found
 
 
 def _repository(environment: Mapping[str, str]) -> list[dict[str, Any]]:

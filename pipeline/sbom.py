@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from .codec import write_json
 from .contracts import Source
-from .licences import Judgement, judge
+from .licences import judge
 from .version import __version__
 
 SBOM_FILE = "sbom.cdx.json"
@@ -36,7 +36,7 @@ def write_sbom(data: Mapping[str, Any], manifest: Mapping[str, Any], source: Sou
 
 def sbom(data: Mapping[str, Any], manifest: Mapping[str, Any], source: Source) -> dict[str, Any]:
     """The bill of materials as a JSON value."""
-    judgement = judge(source)
+    parts = _parts(source)
     versions = _versions(data)
     targets = list(data["targets"])
     return {
@@ -50,15 +50,20 @@ def sbom(data: Mapping[str, Any], manifest: Mapping[str, Any], source: Source) -
             "tools": {
                 "components": [_application("kobako", __version__), *(_application(*i) for i in versions.items())]
             },
-            "component": _package(data, manifest, source, judgement),
+            "component": _package(data, manifest, source),
         },
-        "components": [_model(source, judgement), *(_target(name, manifest) for name in targets)],
+        "components": [*(_source(*part) for part in parts.items()), *(_target(name, manifest) for name in targets)],
         "dependencies": [
-            {"ref": "package", "dependsOn": ["model", *(f"target-{name}" for name in targets)]},
-            *({"ref": f"target-{name}", "dependsOn": ["model"]} for name in targets),
-            {"ref": "model", "dependsOn": []},
+            {"ref": "package", "dependsOn": [*parts, *(f"target-{name}" for name in targets)]},
+            *({"ref": f"target-{name}", "dependsOn": list(parts)} for name in targets),
+            *({"ref": name, "dependsOn": []} for name in parts),
         ],
     }
+
+
+def _parts(source: Source) -> dict[str, Source]:
+    """What the weights were made of: the model, and the adapter that was merged into it."""
+    return {"model": source} | ({"adapter": source.adapter} if source.adapter else {})
 
 
 def _versions(data: Mapping[str, Any]) -> dict[str, str]:
@@ -78,9 +83,7 @@ def _application(name: str, version: str) -> dict[str, Any]:
     return {"type": "application", "name": name, "version": version, "purl": f"pkg:pypi/{quote(name)}@{quote(version)}"}
 
 
-def _package(
-    data: Mapping[str, Any], manifest: Mapping[str, Any], source: Source, judgement: Judgement
-) -> dict[str, Any]:
+def _package(data: Mapping[str, Any], manifest: Mapping[str, Any], source: Source) -> dict[str, Any]:
     recipe = data["recipe"]
     merged = (
         f"adapter {source.adapter.name} ({source.adapter.origin}) merged" if source.adapter else "not trained further"
@@ -92,7 +95,7 @@ def _package(
         "name": manifest["name"],
         "version": manifest["build_id"],
         "description": f"{data['name']} quantized to {recipe['name']} for {', '.join(data['targets'])}",
-        "licenses": _licenses(judgement),
+        "licenses": _licenses(*_parts(source).values()),
         "pedigree": {
             "ancestors": [{"type": "machine-learning-model", "name": data["name"]}],
             "notes": f"Weights quantized by kobako {__version__}: recipe {recipe['name']}; {taken}{merged}.",
@@ -156,21 +159,22 @@ def _metrics(name: str, target: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _model(source: Source, judgement: Judgement) -> dict[str, Any]:
+def _source(name: str, source: Source) -> dict[str, Any]:
+    folder = "adapter/" if name == "adapter" else ""
     component: dict[str, Any] = {
         "type": "machine-learning-model",
-        "bom-ref": "model",
+        "bom-ref": name,
         "name": source.name,
         "version": source.revision,
-        "licenses": _licenses(judgement),
+        "licenses": _licenses(source),
         "components": [
             {
                 "type": "file",
-                "bom-ref": f"model/{file.path}",
-                "name": file.path,
+                "bom-ref": f"{name}/{file.path}",
+                "name": folder + file.path,
                 "hashes": [{"alg": "SHA-256", "content": file.sha256}],
             }
-            for file in source.all_files
+            for file in source.files
         ],
         "properties": [{"name": "kobako:origin", "value": source.origin}],
     }
@@ -206,5 +210,7 @@ def _target(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _licenses(judgement: Judgement) -> list[dict[str, Any]]:
-    return [{"license": {"id": judgement.licence} if judgement.spdx else {"name": judgement.licence}}]
+def _licenses(*sources: Source) -> list[dict[str, Any]]:
+    """Each licence once; all of them hold."""
+    judged = {found.licence: found.spdx for found in map(judge, sources)}
+    return [{"license": {"id": licence} if spdx else {"name": licence}} for licence, spdx in judged.items()]

@@ -12,7 +12,16 @@ from typing import Any
 
 from ..leftout import text_only
 from . import encoder, words
-from .facts import TargetFacts, cache_words, headline, origin_words, recipe_words, targets_of
+from .facts import (
+    TargetFacts,
+    adapter_words,
+    cache_words,
+    headline,
+    licence_words,
+    origin_words,
+    recipe_words,
+    targets_of,
+)
 from .markdown import block, code, markdown_table, proof_table, text
 from .page import unverified
 from .rows import is_seq2seq
@@ -58,7 +67,7 @@ def card(data: Mapping[str, Any]) -> str:
 
 def _front_matter(data: Mapping[str, Any]) -> str:
     origin, tasks = str(data["source"]["origin"]), list(data["tasks"])
-    fields: dict[str, Any] = _licence(str(data["source"]["licence"]))
+    fields: dict[str, Any] = _licence(licence_words(data))
     if origin.startswith("hf://"):
         fields |= {"base_model": origin.removeprefix("hf://"), "base_model_relation": "quantized"}
     tags = ["kobako", *data["targets"], data["recipe"]["name"], "on-device", "quantized"]
@@ -216,12 +225,18 @@ def _source(data: Mapping[str, Any]) -> str:
     rows = [
         ["Origin", code(origin_words(data))],
         ["Revision", code(str(source["revision"]))],
-        ["Licence", text(str(source["licence"]))],
+        ["Licence", text(licence_words(data))],
+        *([["Adapter", code(adapter_words(data))]] if source.get("adapter") else []),
         ["Architecture", code(str(data["model_type"]))],
         *[["File", file] for file in files],
     ]  # fmt: skip
     note = (
-        "The weights were quantized and converted, not trained. The licence of the original model holds for this "
-        "package; its text lies beside this file when the source carried one."
+        "The weights were quantized and converted, not trained. "
+        + (
+            "The licences of the model and of the adapter hold"
+            if source.get("adapter")
+            else "The model's licence holds"
+        )
+        + " for this package; the text lies beside this file when the source carried one."
     )
     return markdown_table(["", ""], rows) + "\n\n" + note

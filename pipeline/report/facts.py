@@ -183,7 +183,24 @@ def cache_words(data: Mapping[str, Any]) -> str:
 
 def origin_words(data: Mapping[str, Any]) -> str:
     """Where the model came from; of a local path only its last name, since other people will read it."""
-    origin = str(data["source"]["origin"])
-    if origin.startswith("file:"):
-        origin = f"a local file or directory ({origin.rstrip('/').rpartition('/')[2]})"
+    origin = _shown(str(data["source"]["origin"]))
     return f"{origin}, nested model {data['source']['slice']}" if data["source"].get("slice") else origin
+
+
+def adapter_words(data: Mapping[str, Any]) -> str:
+    """What adapter was merged, and where it came from."""
+    adapter = data["source"]["adapter"]
+    return f"{adapter['name']} from {_shown(str(adapter['origin']))}, revision {adapter['revision']}"
+
+
+def licence_words(data: Mapping[str, Any]) -> str:
+    """The model's licence, and the adapter's where that is another one."""
+    source = data["source"]
+    adapter = source.get("adapter") or source
+    return " and ".join(dict.fromkeys((str(source["licence"]), str(adapter["licence"]))))
+
+
+def _shown(origin: str) -> str:
+    if origin.startswith("file:"):
+        return f"a local file or directory ({origin.rstrip('/').rpartition('/')[2]})"
+    return origin

@@ -9,7 +9,17 @@ from typing import Any
 
 from ..leftout import text_only
 from . import encoder, plots, words
-from .facts import PARTS, TargetFacts, cache_words, headline, origin_words, recipe_words, targets_of
+from .facts import (
+    PARTS,
+    TargetFacts,
+    adapter_words,
+    cache_words,
+    headline,
+    licence_words,
+    origin_words,
+    recipe_words,
+    targets_of,
+)
 from .pareto import pareto_plot
 from .rows import table
 from .textplot import texts_decades, texts_plot
@@ -120,7 +130,8 @@ def _source(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Model", source["name"]),
         ("Origin", origin_words(data)),
         ("Revision", source["revision"]),
-        ("Licence", source["licence"]),
+        ("Licence", licence_words(data)),
+        *([("Adapter", adapter_words(data))] if source.get("adapter") else []),
         ("Architecture", data["model_type"]),
         ("Original files", f"{words.count(len(files), 'file')}, {total}, {source['format']}"),
     ]

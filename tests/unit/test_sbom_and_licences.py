@@ -118,6 +118,23 @@ def test_without_a_text_the_package_says_so(model: Source, tmp_path: Path) -> No
     assert (tmp_path / "NOTICE").is_file()
 
 
+@pytest.mark.parametrize("name", ["LICENSE.txt", "License", "LICENCE.md", "COPYING"])
+def test_there_is_always_a_file_called_license(model: Source, tmp_path: Path, name: str) -> None:
+    (model.directory / "LICENSE").rename(model.directory / name)
+    write_legal(replace(model, files=(replace(model.files[0], path=name),)), "int8", tmp_path)
+    assert (tmp_path / "LICENSE").read_text() == LICENCE_TEXT
+    assert len({path.name.casefold() for path in tmp_path.iterdir()}) == len(list(tmp_path.iterdir()))
+
+
+def test_several_licence_texts_are_all_named(model: Source, tmp_path: Path) -> None:
+    names = ("LICENSE-APACHE", "LICENSE-MIT")
+    for name in names:
+        (model.directory / name).write_text(name)
+    write_legal(replace(model, files=tuple(replace(model.files[0], path=name) for name in names)), "int8", tmp_path)
+    said = (tmp_path / "LICENSE").read_text()
+    assert all(name in said for name in names)
+
+
 def test_a_permissive_licence_passes_every_policy(model: Source) -> None:
     for policy in licences.POLICIES:
         assert check_licence(model, policy) == ()
@@ -172,14 +189,20 @@ def test_provenance_names_the_files_the_model_and_the_ci_run(package: Path) -> N
     assert "local-builder" in provenance(done, {})["predicate"]["runDetails"]["builder"]["id"]
 
 
+def adapted_by(tmp_path: Path, licence: str) -> Source:
+    home = tmp_path / "adapter"
+    adapter = replace(source(home), name="french", origin="hf://example/french", licence=licence, revision="5a" * 20)
+    (home / "LICENSE").write_text("The adapter's licence.\n")
+    (home / "NOTICE").write_text("Trained by somebody else.\n")
+    return replace(source(tmp_path / "model"), adapter=adapter)
+
+
 def test_an_adapter_is_named_wherever_the_model_is(tmp_path: Path) -> None:
     from kobako.pipeline.sbom import sbom
 
-    home = tmp_path / "adapter"
-    home.mkdir()
-    adapter = replace(source(home), name="french", origin="hf://example/french", licence="CC-BY-NC-4.0")
-    (tmp_path / "model").mkdir()
-    adapted = replace(source(tmp_path / "model"), adapter=adapter)
+    adapted = adapted_by(tmp_path, "CC-BY-NC-4.0")
+    adapter = adapted.adapter
+    assert adapter is not None
     assert any("adapter french" in words and "commercial" in words for words in check_licence(adapted, "warn"))
     with pytest.raises(LicenceRefused, match="adapter french"):
         check_licence(adapted, "refuse")
@@ -191,5 +214,59 @@ def test_an_adapter_is_named_wherever_the_model_is(tmp_path: Path) -> None:
     bom = sbom(data, manifest, adapted)
     assert problems(bom) is None
     assert "adapter french (hf://example/french) merged" in bom["metadata"]["component"]["pedigree"]["notes"]
-    model = next(component for component in bom["components"] if component["bom-ref"] == "model")
-    assert {f"adapter/{file.path}" for file in adapter.files} <= {file["name"] for file in model["components"]}
+    part = next(component for component in bom["components"] if component["bom-ref"] == "adapter")
+    assert {f"adapter/{file.path}" for file in adapter.files} == {file["name"] for file in part["components"]}
+    assert part["purl"] == f"pkg:huggingface/example/french@{'5a' * 20}"
+    assert part["licenses"] == [{"license": {"id": "CC-BY-NC-4.0"}}]
+    both = [{"license": {"id": "Apache-2.0"}}, {"license": {"id": "CC-BY-NC-4.0"}}]
+    assert bom["metadata"]["component"]["licenses"] == both
+    assert all("adapter" in entry["dependsOn"] for entry in bom["dependencies"] if entry["ref"].startswith("target-"))
+
+
+def test_a_package_with_an_adapter_carries_and_states_both_licences(tmp_path: Path) -> None:
+    """What the whole package stage writes, the manifest over all of it."""
+    made = write_package(tmp_path / "work", tmp_path / "toy", source=adapted_by(tmp_path, "llama3.2"))
+    assert (made / "LICENSE").read_text() == LICENCE_TEXT
+    assert (made / "ADAPTER-LICENSE").read_text() == "The adapter's licence.\n"
+    notice = (made / "NOTICE").read_text()
+    for words in (
+        NOTICE_TEXT,
+        "Trained by somebody else.",
+        licences.REQUIRED_NOTICES["llama3.2"],
+        "licences of the model",
+    ):
+        assert words in notice
+    manifest = read_manifest(made)
+    assert {"LICENSE", "ADAPTER-LICENSE", "NOTICE"} <= {entry["path"] for entry in manifest["files"]}
+    assert manifest["model"]["licence"] == "Apache-2.0"
+    assert manifest["model"]["adapter"]["licence"] == "llama3.2"
+    bom = json.loads((made / "sbom.cdx.json").read_text())
+    assert problems(bom) is None
+    assert bom["metadata"]["component"]["licenses"] == [
+        {"license": {"id": "Apache-2.0"}}, {"license": {"name": "llama3.2"}},
+    ]  # fmt: skip
+    card = (made / "README.md").read_text()
+    assert 'license: "other"' in card
+    assert 'license_name: "apache-2.0-and-llama3.2"' in card
+    assert "french from hf://example/french" in card
+    assert "french from hf://example/french" in (made / "report.html").read_text()
+
+
+def test_an_adapter_without_a_text_says_so(tmp_path: Path) -> None:
+    adapted = adapted_by(tmp_path, "MIT")
+    assert adapted.adapter is not None
+    write_legal(replace(adapted, adapter=replace(adapted.adapter, files=())), "int8", tmp_path)
+    assert "The adapter came without a licence text" in (tmp_path / "ADAPTER-LICENSE").read_text()
+    assert (tmp_path / "LICENSE").read_text() == LICENCE_TEXT
+
+
+def test_provenance_tells_where_the_adapters_files_came_from(tmp_path: Path) -> None:
+    from kobako.pipeline.provenance import provenance
+    from kobako.pipeline.signature.trust import Trust
+    from kobako.pipeline.verify import verify
+
+    made = write_package(tmp_path / "work", tmp_path / "toy", source=adapted_by(tmp_path, "MIT"))
+    definition = provenance(verify(made, Trust(unsigned="allow")), {})["predicate"]["buildDefinition"]
+    uris = {file["uri"] for file in definition["resolvedDependencies"]}
+    assert {"hf://example/french#LICENSE", "hf://example/toy#LICENSE"} <= uris
+    assert definition["externalParameters"]["adapter"]["origin"] == "hf://example/french"
