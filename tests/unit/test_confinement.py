@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import socket
 import subprocess
 import sys
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from kobako.pipeline import jail
-from kobako.pipeline.errors import TargetCrashed, UnsupportedModel
-from kobako.pipeline.isolation import network_can_be_denied
+from kobako.pipeline.errors import NotFound, TargetCrashed, UnsupportedModel
+from kobako.pipeline.isolation import COMPUTING, calls_can_be_denied, network_can_be_denied
 from kobako.pipeline.process import Limits, Workers
 from kobako.pipeline.templates import portable, render, render_minijinja
 
@@ -90,22 +91,105 @@ def test_a_deep_template_is_refused() -> None:
             render(template, [], {})
 
 
-def test_the_renderer_sees_no_secrets_writes_no_files_and_starts_no_programs(tmp_path: Path) -> None:
-    """Were the sandbox left after all: what its process could do."""
-    probe = f"""
-import os, subprocess
-from kobako.pipeline.jail import _confine
-_confine(2)
-def refused(act):
-    try: act()
-    except (OSError, MemoryError): return True
-print(refused(lambda: bytearray(2 * 10**9)), refused(lambda: open({str(tmp_path / "f")!r}, "w")),
-      refused(lambda: open("/etc/hostname")), refused(lambda: subprocess.run(["true"])))
+CONFINED = """
+import ctypes, os, signal, socket, subprocess, sys
+from kobako.pipeline import isolation, jail
+if {plain}:  # as on a system that cannot filter system calls
+    isolation.deny_all_but_computing = lambda: False
+jail._confine()
+try:
+    {attempt}
+except (OSError, MemoryError):
+    os.write(1, b"refused")
+else:
+    os.write(1, b"done")
 """
+OPENING = {
+    "much memory": "bytearray(2 * 10**9)",
+    "write a file": 'open("FILE", "w")',
+    "read a file": 'open("/etc/hostname")',
+    "read a file in place of standard input": 'os.close(0); open("/etc/hostname")',
+    "read the parent's environment": 'os.close(0); open(f"/proc/{os.getppid()}/environ")',
+    "read its own environment": 'os.close(0); open("/proc/self/environ")',
+    "list a directory": 'os.close(0); os.listdir("/")',
+    "a second descriptor": "os.dup(1)",
+    "a program with pipes": 'subprocess.run(["true"])',
+    "a socket": "os.close(0); socket.socket()",
+}
+BESIDES = {
+    "another program in its place": 'os.execv(sys.executable, [sys.executable, "-c", ""])',
+    "another process": "os.fork() or os._exit(0)",
+    "remove a file": 'os.unlink("THERE")',
+    "rename a file": 'os.rename("THERE", "FILE")',
+    "make a directory": 'os.mkdir("FILE")',
+    "change a file's rights": 'os.chmod("THERE", 0)',
+    "ask for a file": 'os.stat("/etc/hostname")',
+    "signal the parent": "os.kill(os.getppid(), signal.SIGCONT)",
+    "trace the parent": "if ctypes.CDLL(None, use_errno=True).ptrace(16, os.getppid(), 0, 0) < 0: raise OSError",
+}
+
+
+def attempted(attempt: str, tmp_path: Path, *, plain: bool = False) -> str:
+    """What comes of it in a process that has confined itself as the renderer does; nothing may come of it outside."""
+    (tmp_path / "there").write_text("stays")
+    code = attempt.replace("FILE", str(tmp_path / "f")).replace("THERE", str(tmp_path / "there"))
+    probe = CONFINED.replace("{plain}", str(plain)).replace("{attempt}", code)
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["True"] * 4, done.stderr
-    assert not (tmp_path / "f").exists()
+    if done.stdout != "done":
+        assert not (tmp_path / "f").exists()
+        assert (tmp_path / "there").read_text() == "stays"
+    return done.stdout or done.stderr
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("attempt", OPENING)
+def test_the_renderer_opens_nothing(attempt: str, plain: bool, tmp_path: Path) -> None:
+    """Were the sandbox left after all: what its process could do, with and without a filter of system calls."""
+    assert attempted(OPENING[attempt], tmp_path, plain=plain) == "refused"
+
+
+@pytest.mark.parametrize("attempt", BESIDES)
+def test_the_renderer_does_nothing_but_compute(attempt: str, tmp_path: Path) -> None:
+    if not calls_can_be_denied():
+        assert not (sys.platform == "linux" and platform.machine() in COMPUTING)
+        pytest.skip("this system cannot filter system calls; kobako doctor says so")
+    assert attempted(BESIDES[attempt], tmp_path) == "refused"
+
+
+def test_the_attempts_would_succeed_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a refusal says something of the confinement."""
+    unconfined = CONFINED.replace("jail._confine()", "")
+    monkeypatch.setitem(globals(), "CONFINED", unconfined)
+    for attempt in ("rename a file", "make a directory", "signal the parent", "ask for a file"):
+        home = tmp_path / attempt
+        home.mkdir()
+        assert attempted(BESIDES[attempt], home) == "done", attempt
+    assert attempted(OPENING["read the parent's environment"], tmp_path) == "done"
+
+
+def test_the_renderer_sees_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "HF_TOKEN" not in jail.PASSED_ON
+    assert attempted('assert not set(os.environ) - {"TZ"}', tmp_path) == "done"
+    assert attempted('assert os.environ.get("PATH") is None', tmp_path, plain=True) == "done"
+
+
+@pytest.mark.parametrize("module", ["jail", "worker"])
+def test_files_of_the_current_directory_are_not_run(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody builds the model that lies where they are: Python would import its ``json.py`` before its own."""
+    for name in ("json", "selectors", "subprocess", "traceback"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    if module == "jail":
+        fresh = jail._Jail()
+        assert fresh.ask(json.dumps(["jinja2", "{{ 1 + 1 }}", [], {}, False]).encode() + b"\n")["text"] == "2"
+        fresh.close()
+    else:
+        arguments = {"target": "nosuch", "path": "x"}
+        with pytest.raises(NotFound):
+            Workers(Limits(memory_bytes=10**9, threads=1)).run("inspect", arguments, log=tmp_path / "log")
+    assert not (tmp_path / "run").exists()
 
 
 def test_workers_have_no_network() -> None:
