@@ -218,7 +218,9 @@ def disk_full_is_an_error(place: Path) -> Iterator[None]:
 
 
 def _tells_of_a_full_disk(error: Exception, place: Path) -> bool:
-    """Whether ENOSPC or EDQUOT is behind an error."""
+    """Whether ENOSPC or EDQUOT is behind an error, be it one that was told in other words."""
+    if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
     if isinstance(error, TargetCrashed):
         return shutil.disk_usage(place).free <= NEARLY_FULL_BYTES
     numbers = (errno.ENOSPC, errno.EDQUOT)

@@ -10,32 +10,26 @@ is copied here. Whoever may write here decides what others build with: protect i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .codec import write_json
-from .errors import IntegrityError, MissingDependency, NetworkError, UsageError
+from .errors import IntegrityError
 from .manifest import sha256_of
 from .names import check_member_name
+from .remote import opened, reached, shown
 
 RECORD = "entry.json"
+NEXT_STEP = "That is the shared cache; what was made is in the local one."
 
 
 class SharedCache:
     """Finished stages at a URL."""
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-        try:
-            import fsspec  # type: ignore[import-untyped]
-
-            self._files, self._root = fsspec.core.url_to_fs(self.url)
-        except ImportError as error:
-            raise MissingDependency(f"{url} needs a package: {error}.", "Install what fsspec asks for.") from error
-        except ValueError as error:
-            raise UsageError(f"{url} is no place that fsspec knows: {error}.", "Write a URL like s3://… .") from error
+        self._url = url.rstrip("/")
+        self._files, self._root = opened(self._url)
 
     def bring(self, stage: str, key: str, work: Path) -> bool:
         """Copy an entry into `work`, where the cache renames it from; False when there is none.
@@ -43,7 +37,7 @@ class SharedCache:
         Raises IntegrityError when a file is not what its record says, NetworkError.
         """
         home = f"{self._root}/{stage}/{key}"
-        with self._reached():
+        with reached(self._url, NEXT_STEP):
             if not self._files.exists(f"{home}/{RECORD}"):
                 return False
             record = json.loads(self._files.cat_file(f"{home}/{RECORD}"))
@@ -52,7 +46,9 @@ class SharedCache:
                 there.parent.mkdir(parents=True, exist_ok=True)
                 self._files.get_file(f"{home}/files/{name}", str(there))
                 if sha256_of(there) != digest:
-                    raise IntegrityError(f"{self.url}/{stage}/{key}/files/{name} is damaged.", "Remove that entry.")
+                    raise IntegrityError(
+                        f"{shown(self._url)}/{stage}/{key}/files/{name} is damaged.", "Remove that entry."
+                    )
         (work / "files").mkdir(exist_ok=True)
         write_json(work / RECORD, record)
         return True
@@ -61,12 +57,14 @@ class SharedCache:
         try:
             return {check_member_name(name): str(record["sha256"][name]) for name in record["files"]}
         except (KeyError, TypeError, ValueError) as error:
-            raise IntegrityError(f"{self.url} holds a damaged record ({error}).", "Remove that entry.") from error
+            raise IntegrityError(
+                f"{shown(self._url)} holds a damaged record ({error}).", "Remove that entry."
+            ) from error
 
     def keep(self, stage: str, key: str, home: Path) -> None:
         """Copy a finished entry here; its record comes last, so that nobody sees half of it. Raises NetworkError."""
         there = f"{self._root}/{stage}/{key}"
-        with self._reached():
+        with reached(self._url, NEXT_STEP):
             if self._files.exists(f"{there}/{RECORD}"):
                 return
             record = json.loads((home / RECORD).read_text(encoding="utf-8"))
@@ -77,12 +75,3 @@ class SharedCache:
                 digests[name] = sha256_of(home / "files" / name)
             self._files.makedirs(there, exist_ok=True)
             self._files.pipe_file(f"{there}/{RECORD}", json.dumps(record | {"sha256": digests}).encode())
-
-    @contextmanager
-    def _reached(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, ValueError) as error:
-            raise NetworkError(
-                f"the shared cache {self.url} cannot be used: {error}.", "What was made is in the local cache."
-            ) from error

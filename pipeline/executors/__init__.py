@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import platform
 import shutil
+import tempfile
 import time
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +20,7 @@ from typing import Protocol
 from ..contracts import RECIPES, ExportOptions
 from ..errors import KobakoError, TargetCrashed, by_name
 from ..matrix import Job
+from ..remote import shown, without_secrets_of
 from ..run import Observer
 
 
@@ -42,7 +46,13 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """What came of a job. `error`: the class of what went wrong, or empty; `machine`: where it ran."""
+    """What came of a job.
+
+    Attributes:
+        package: as it may be shown, a URL without its login.
+        machine: where it ran.
+        error: the class of what went wrong, or empty.
+    """
 
     name: str
     package: str
@@ -68,27 +78,44 @@ class Executor(Protocol):
 
 
 def build_order(order: Order, observer: Observer) -> Done:
-    """Build one order on this machine. Never raises a KobakoError: it is the outcome."""
+    """Build one order on this machine. Whatever it raises is the outcome: the other orders have their turn."""
     started = time.monotonic()
     package = f"{order.out.rstrip('/')}/{order.job.name}"
     try:
         peak, proven = _build(order, package, observer)
     except KobakoError as error:
         return failed(order, error, time.monotonic() - started)
+    except Exception as error:
+        return failed(order, _unexpected(error), time.monotonic() - started)
     seconds = time.monotonic() - started
     return Done(
-        name=order.job.name, package=package, machine=platform.node(), seconds=seconds, peak_rss_bytes=peak,
-        proven=proven,
+        name=order.job.name, package=shown(package) if _is_url(package) else package, machine=platform.node(),
+        seconds=seconds, peak_rss_bytes=peak, proven=proven,
     )  # fmt: skip
 
 
 def failed(order: Order, error: KobakoError, seconds: float) -> Done:
-    """The outcome of an order that could not be built."""
-    kind = type(error).__name__
+    """The outcome of an order that could not be built; it is shown, so the logins of the order's URLs are left out."""
+    urls = [url for url in (order.out, order.shared) if _is_url(url)]
+    what, next_step = (without_secrets_of(text, *urls) for text in (error.what, error.next_step))
     return Done(
-        name=order.job.name, package="", machine=platform.node(), seconds=seconds, error=kind, what=error.what,
-        next_step=error.next_step,
+        name=order.job.name, package="", machine=platform.node(), seconds=seconds, error=type(error).__name__,
+        what=what, next_step=next_step,
     )  # fmt: skip
+
+
+def _unexpected(error: Exception) -> TargetCrashed:
+    """The error for one that kobako did not expect, which ends its job and no other."""
+    told = "Please report it."
+    with suppress(OSError):  # a full disk, perhaps: the row of the table is worth more
+        with tempfile.NamedTemporaryFile("w", prefix="kobako-bug-", suffix=".txt", delete=False) as file:
+            traceback.print_exception(error, file=file)
+        told = f"Details are in {file.name} on that machine; please report them."
+    return TargetCrashed(f"kobako met an error it did not expect: {type(error).__name__}: {error}.", told)
+
+
+def _is_url(place: str) -> bool:
+    return "://" in place
 
 
 def _build(order: Order, package: str, observer: Observer) -> tuple[int, tuple[str, ...]]:
@@ -99,10 +126,14 @@ def _build(order: Order, package: str, observer: Observer) -> tuple[int, tuple[s
     from ..licences import Policy
     from ..run import Request
     from ..shared_cache import SharedCache
+    from .sending import Destination
 
-    job, remote = order.job, "://" in order.out
+    job = order.job
+    remote = Destination(package) if _is_url(order.out) else None
+    if remote is not None:
+        remote.check()  # before hours of work, and not after them
     root = Path(order.cache).absolute() if order.cache else default_root()
-    local = root / "orders" / job.name if remote else Path(package)
+    local = Path(package) if remote is None else root / "orders" / job.name
     request = Request(
         model=job.model,
         targets=tuple(job.targets.split()),
@@ -116,27 +147,10 @@ def _build(order: Order, package: str, observer: Observer) -> tuple[int, tuple[s
         licence_policy=cast("Policy", order.licence_policy),
     )
     result = build(request, Cache(root, SharedCache(order.shared) if order.shared else None), observer)
-    if remote:
-        _send(local, package)
+    if remote is not None:
+        remote.send(local)
         shutil.rmtree(local)
     return result.peak_rss_bytes, tuple(name for name, report in result.reports.items() if report.passed)
-
-
-def _send(package: Path, url: str) -> None:
-    """Copy a package to a URL, the manifest last: without it nobody takes it for one."""
-    import fsspec  # type: ignore[import-untyped]
-
-    from ..errors import NetworkError
-    from ..manifest import MANIFEST_FILE
-
-    try:
-        files, root = fsspec.core.url_to_fs(url)
-        names = [path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()]
-        for name in sorted(names, key=lambda name: name == MANIFEST_FILE):
-            files.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
-            files.put_file(str(package / name), f"{root}/{name}")
-    except (OSError, ValueError) as error:
-        raise NetworkError(f"{url} cannot be written: {error}.", "What was built is in the cache.") from error
 
 
 def crashed(order: Order, reason: str, seconds: float) -> Done:
