@@ -11,7 +11,6 @@ any moment leaves at most a directory under ``tmp/``, which the next run sweeps 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from .codec import read_json, write_json
 from .errors import NotEnoughDisk, OutputError, TargetCrashed
+from .place import FULL
 
 if TYPE_CHECKING:
     from .shared_cache import SharedCache
@@ -219,14 +219,13 @@ def disk_full_is_an_error(place: Path) -> Iterator[None]:
 
 def _tells_of_a_full_disk(error: Exception, place: Path) -> bool:
     """Whether ENOSPC or EDQUOT is behind an error, be it one that was told in other words."""
-    if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
         return True
     if isinstance(error, TargetCrashed):
         return shutil.disk_usage(place).free <= NEARLY_FULL_BYTES
-    numbers = (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, OSError):
-        return error.errno in numbers
-    return any(f"(os error {number})" in str(error) for number in numbers)  # as Rust says it: safetensors, tokenizers
+        return error.errno in FULL
+    return any(f"(os error {number})" in str(error) for number in FULL)  # as Rust says it: safetensors, tokenizers
 
 
 def _is_stale(work: Path) -> bool:

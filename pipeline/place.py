@@ -20,7 +20,11 @@ from .errors import OutputError
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2  # Linux, linux/fs.h
 RENAME_SWAP = 2  # macOS, sys/stdio.h
-UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+UNWRITABLE = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
+)  # fmt: skip
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""A full disk, and a quota that is used up, which is the same to whoever writes."""
 MARK = re.compile(r"\.(?P<name>.+)\.(?P<host>[^@]*)@(?P<pid>\d+)@[0-9a-f]{8}\.(?:partial|old)")
 
 

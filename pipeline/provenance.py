@@ -99,9 +99,17 @@ def _invocation(environment: Mapping[str, str]) -> str:
 
 
 def write_provenance(done: Verified, out: Path) -> None:
-    """Write the statement as JSON beside the package, never into it: its bytes are signed."""
+    """Write the statement as JSON beside the package, never into it: its bytes are signed.
+
+    Raises OutputError, NotEnoughDisk.
+    """
+    from .cache import disk_full_is_an_error
     from .codec import write_json
+    from .place import unwritable_is_an_error
 
     temporary = out.with_name(f".{out.name}.partial")
-    write_json(temporary, provenance(done))
-    temporary.replace(out)
+    with unwritable_is_an_error(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with disk_full_is_an_error(out.parent):
+            write_json(temporary, provenance(done))
+            temporary.replace(out)

@@ -22,6 +22,7 @@ from .codec import from_json, to_json
 from .contracts import Expectations, Exported, ExportOptions, Progress, Quantized, Recipe, Reference, Source
 from .errors import KobakoError, UnsupportedModel
 from .isolation import deny_network
+from .place import FULL
 from .system import peak_rss_bytes
 
 Arguments = Mapping[str, Any]
@@ -220,7 +221,7 @@ def main() -> None:
         send({"error": {"kind": type(error).__name__, "what": error.what, "next_step": error.next_step}})
     except Exception as error:
         traceback.print_exc()
-        if isinstance(error, OSError) and error.errno == 28:
+        if isinstance(error, OSError) and error.errno in FULL:
             send(
                 {"error": {"kind": "NotEnoughDisk", "what": str(error), "next_step": "Free some space and run again."}}
             )

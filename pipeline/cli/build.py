@@ -11,6 +11,7 @@ import click
 from ..contracts import KvCache
 from ..errors import UsageError
 from ..licences import POLICIES, Policy
+from .files import check_writable, write_file
 from .options import (
     cache_option,
     calibrated_on,
@@ -143,6 +144,7 @@ def command(
         return
     if model is None:
         raise UsageError("there is no model to build.", "Name one (`kobako models`), or a list with --matrix.")
+    check_writable(junit)
     goal = chosen_goal(size_budget, max_kl)
     request = Request(
         model=model,
@@ -180,17 +182,15 @@ def _show(
     from .tables import console, result_table
 
     data = read_json(package / "report.json")
-    _tell_ci(data, junit)
     if as_json:
         print_json({"package": str(package), "unchanged": unchanged, "seconds": seconds, "report": data})
-        return
-    out = console()
-    out.print(result_table(data))
-    peak = f", peak RSS of any process {human_bytes(peak_rss_bytes)}" if peak_rss_bytes else ""
-    state = "was up to date" if unchanged else "written"
-    out.print(
-        f"{package} {state} in {human_seconds(seconds)}{peak}. Details: {package / 'report.html'}", soft_wrap=True
-    )
+    else:
+        out = console()
+        out.print(result_table(data))
+        peak = f", peak RSS of any process {human_bytes(peak_rss_bytes)}" if peak_rss_bytes else ""
+        done = f"{'was up to date' if unchanged else 'written'} in {human_seconds(seconds)}{peak}"
+        out.print(f"{package} {done}. Details: {package / 'report.html'}", soft_wrap=True)
+    _tell_ci(data, junit)
 
 
 def _tell_ci(data: dict[str, Any], junit: Path | None) -> None:
@@ -198,11 +198,9 @@ def _tell_ci(data: dict[str, Any], junit: Path | None) -> None:
     from ..report.ci import annotations, job_summary, junit_xml
 
     if junit:
-        junit.parent.mkdir(parents=True, exist_ok=True)
-        junit.write_text(junit_xml(data), encoding="utf-8")
+        write_file(junit, junit_xml(data))
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for line in annotations(data):
             click.echo(line, err=True)
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-            with Path(summary).open("a", encoding="utf-8") as file:
-                file.write(job_summary(data))
+            write_file(Path(summary), job_summary(data), append=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from .files import check_writable, write_file
 from .options import json_option, print_json, quiet_option, target_option
 
 
@@ -26,17 +27,9 @@ def command(package: Path, targets: tuple[str, ...], junit: Path | None, as_json
     from ..reprove import reprove
     from .display import observer
 
+    check_writable(junit)
     with observer(quiet) as watching:
         reports = reprove(package, targets, watching)
-    if junit:
-        from ..report.ci import junit_xml
-
-        manifest = read_manifest(package)
-        shown = {
-            name: {"title": name, "report": to_json(report), "build_seconds": 0.0} for name, report in reports.items()
-        }
-        data = {"name": manifest["name"], "recipe": manifest["recipe"], "targets": shown, "failures": {}}
-        junit.write_text(junit_xml(data), encoding="utf-8")
     if as_json:
         print_json({name: to_json(report) | {"passed": report.passed} for name, report in reports.items()})
     else:
@@ -45,6 +38,15 @@ def command(package: Path, targets: tuple[str, ...], junit: Path | None, as_json
             for check in report.checks:
                 mark = "✓" if check.passed else "✗"
                 click.echo(f"  {mark} {check.part:<10} {check.name:<22} {check.value:<24} {check.demand}")
+    if junit:
+        from ..report.ci import junit_xml
+
+        manifest = read_manifest(package)
+        shown = {
+            name: {"title": name, "report": to_json(report), "build_seconds": 0.0} for name, report in reports.items()
+        }
+        data = {"name": manifest["name"], "recipe": manifest["recipe"], "targets": shown, "failures": {}}
+        write_file(junit, junit_xml(data))
     for report in reports.values():
         if not report.passed:
             raise proof_error(report)

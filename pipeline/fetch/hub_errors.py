@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from .. import catalogue
 from ..errors import AccessDenied, KobakoError, NetworkError, NotEnoughDisk, NotFound
+from ..place import FULL
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -68,7 +68,7 @@ def translated(error: Exception, repo: str, revision: str | None) -> Exception:
         return NotFound(f"{repo!r} is not a Hub id: {error}.", "Hub ids look like HuggingFaceTB/SmolLM2-360M-Instruct.")
     if isinstance(error, LocalEntryNotFoundError):  # said by hf_hub_download after it has tried five times itself
         return NetworkError(f"the Hub cannot be reached: {describe(error.__cause__ or error)}.", HINT)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in FULL:
         return NotEnoughDisk(f"the disk is full while fetching {repo}.", "Free some, or move HF_HOME elsewhere.")
     return error
 

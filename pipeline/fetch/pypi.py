@@ -27,6 +27,7 @@ from typing import IO, Literal
 from ..catalogue import Entry, PypiFile, PypiWeights
 from ..contracts import Progress, Source, SourceFile
 from ..errors import IntegrityError, KobakoError, MissingDependency, NetworkError, NotEnoughDisk, NotFound
+from ..place import FULL
 from .digests import CHUNK_BYTES, Digests, require
 from .select import is_gguf
 
@@ -154,7 +155,7 @@ def failure(packages: Sequence[str], log: str) -> KobakoError:
     last = re.sub(r"//[^/@\s]+@", "//", (errors or lines or ["pip said nothing"])[-1])  # no passwords of index URLs
     what = f"pip could not download {', '.join(packages)}: {last}"
     text = log.lower()
-    if "no space left" in text:
+    if any(os.strerror(number).lower() in text for number in FULL):
         return NotEnoughDisk(what, "Free some disk space.")
     if "do not match the hashes" in text:
         return IntegrityError(what, "The index or a proxy alters what it carries.")
@@ -222,7 +223,7 @@ def disk_errors(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in FULL:
             raise
         raise NotEnoughDisk(f"the disk is full while unpacking {name}.", "Free some disk space.") from error
 

@@ -26,7 +26,7 @@ def sign_keyless(package: Path, ignored: tuple[str, ...]) -> None:
     signature = package / SIGNATURE_FILE
     command = [_command(), "sign", "sigstore", str(package), "--signature", str(signature), "--use_ambient_credentials"]
     command += [part for name in ignored for part in ("--ignore-paths", str(package / name))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    done = _asked(command)
     if done.returncode:
         _raise_if_unreachable(done)
         raise NetworkError(
@@ -42,10 +42,20 @@ def verify_keyless(package: Path, identity: str, issuer: str) -> None:
     """
     command = [_command(), "verify", "sigstore", str(package), "--signature", str(package / SIGNATURE_FILE)]
     command += ["--identity", identity, "--identity_provider", issuer]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    done = _asked(command)
     if done.returncode:
         _raise_if_unreachable(done)
         raise Untrusted(f"{package} is not signed by {identity}: {_last_line(done)}.", "Do not use the package.")
+
+
+def _asked(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """What the command says. Raises NetworkError when it says nothing for a quarter of an hour: no verdict."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise NetworkError(
+            f"{COMMAND} did not finish within {TIMEOUT_S} s.", "Sigstore's services may be down: try again later."
+        ) from error
 
 
 def _raise_if_unreachable(done: subprocess.CompletedProcess[str]) -> None:
