@@ -6,7 +6,8 @@
     ROOT/locks/…  ROOT/logs/…   one lock and one log per key
 
 Key = SHA-256 of stage name, code version, and inputs (which contain the keys of earlier stages, or digests). A kill at
-any moment leaves at most a directory under ``tmp/``, which the next run sweeps away.
+any moment leaves at most a directory under ``tmp/``, which the next run sweeps away. What is finished is served from a
+place that cannot be written, too; ``entry.json``'s time is that of its last use.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .codec import read_json, write_json
 from .errors import NotEnoughDisk, OutputError, TargetCrashed
-from .place import FULL
+from .place import FULL, UNWRITABLE
 
 if TYPE_CHECKING:
     from .shared_cache import SharedCache
@@ -96,10 +97,7 @@ class Cache:
             for name in ("tmp", "locks", "logs"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(
-                f"the cache {self.root} cannot be written: {error.strerror}.",
-                "Set KOBAKO_CACHE to a writable directory.",
-            ) from error
+            raise _unwritable(self.root, error) from error
         for left in (self.root / "tmp").iterdir():
             if _is_stale(left):
                 shutil.rmtree(left, ignore_errors=True)
@@ -124,15 +122,23 @@ class Cache:
     def get(self, stage: str, inputs: Mapping[str, Any], make: Callable[[Path], Made]) -> Entry:
         """The entry of (stage, inputs); `make` writes it into an empty directory when it is not there yet.
 
-        Raises NotEnoughDisk, and whatever `make` raises; nothing half-made stays under the final name.
+        Raises NotEnoughDisk, OutputError where it cannot be written, and whatever `make` raises; nothing half-made
+        stays under the final name.
         """
-        from filelock import FileLock
-
         key = stage_key(stage, inputs)
         if found := self.find(stage, key):
+            with suppress(OSError):  # a cache that may only be read serves, too
+                os.utime(found.files.parent / "entry.json")
             return found
-        with FileLock(self.root / "locks" / f"{stage}-{key}.lock"):
+        with self._locked(stage, key):
             return self.find(stage, key) or self._bring(stage, key) or self._make(stage, key, inputs, make)
+
+    @contextmanager
+    def _locked(self, stage: str, key: str) -> Iterator[None]:
+        from filelock import FileLock
+
+        with unwritable_cache_is_an_error(self.root), FileLock(self.root / "locks" / f"{stage}-{key}.lock"):
+            yield
 
     def _bring(self, stage: str, key: str) -> Entry | None:
         """The entry that another machine made, or None."""
@@ -192,11 +198,29 @@ class Cache:
             yield home.parent.name, home.name, size, record.stat().st_mtime
 
     def remove(self, stage: str, key: str) -> None:
-        """Forget one entry."""
-        from filelock import FileLock
+        """Forget one entry. Raises OutputError where it cannot be removed."""
+        with self._locked(stage, key):
+            if (self.root / stage / key).exists():  # else another process was quicker
+                shutil.rmtree(self.root / stage / key)
 
-        with FileLock(self.root / "locks" / f"{stage}-{key}.lock"):
-            shutil.rmtree(self.root / stage / key, ignore_errors=True)
+
+def _unwritable(root: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"the cache {root} cannot be written: {error.strerror}.",
+        "Name a writable directory with --cache-dir, or set KOBAKO_CACHE to one.",
+    )
+
+
+@contextmanager
+def unwritable_cache_is_an_error(root: Path) -> Iterator[None]:
+    """Say in kobako's words that something below `root` cannot be written; errors about other files pass."""
+    try:
+        yield
+    except OSError as error:
+        named = isinstance(error.filename, str | bytes) and Path(os.fsdecode(error.filename)).is_relative_to(root)
+        if error.errno not in UNWRITABLE or not named:
+            raise
+        raise _unwritable(root, error) from error
 
 
 @contextmanager

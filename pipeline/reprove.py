@@ -5,6 +5,7 @@ Each in a process of its own.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,12 +43,14 @@ def _present(package: Path, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _log(operation: str) -> Path:
+    name = f"{operation}.log"
     try:
         logs = default_root() / "logs"
         logs.mkdir(parents=True, exist_ok=True)
+        (logs / name).open("ab").close()
     except OSError:
-        logs = Path(tempfile.gettempdir())
-    return logs / f"{operation}.log"
+        return Path(tempfile.gettempdir()) / f"kobako-{os.getpid()}-{name}"
+    return logs / name
 
 
 def reprove(package: Path, names: tuple[str, ...], observer: Observer) -> Mapping[str, Report]:

@@ -22,7 +22,7 @@ def command() -> None:
 @cache_option
 @json_option
 def ls(cache_dir: Path | None, as_json: bool) -> None:
-    """List what is in the cache."""
+    """List what is in the cache, with the days since its last use."""
     from ..report.words import human_bytes
 
     cache = open_cache(cache_dir)
@@ -41,8 +41,10 @@ def ls(cache_dir: Path | None, as_json: bool) -> None:
 
 
 @command.command("prune")
-@click.option("--older-than", "days", type=click.FloatRange(0), default=30.0, show_default=True, help="Days.")
-@click.option("--max-size", help="Then remove the oldest until this much is left, like 10GB.")
+@click.option(
+    "--older-than", "days", type=click.FloatRange(0), default=30.0, show_default=True, help="Days since the last use."
+)
+@click.option("--max-size", help="Then remove what was used longest ago until this much is left, like 10GB.")
 @cache_option
 def prune(days: float, max_size: str | None, cache_dir: Path | None) -> None:
     """Remove old results; downloads stay."""

