@@ -105,6 +105,8 @@ class Workers:
 
     def _followed(self, operation: str, process: subprocess.Popen[bytes], log: Path, progress: Progress) -> Outcome:
         self._running.add(process)
+        if self._stopped:  # meanwhile, by another thread, which has not seen this process
+            kill_group(process)
         guard = _Guard(process, self._limits)
         guard.start()
         try:

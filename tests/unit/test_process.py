@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -93,6 +95,25 @@ def test_stop_kills_what_runs(workers: Workers, monkeypatch: pytest.MonkeyPatch,
     assert not psutil.pid_exists(pids[0])
     with pytest.raises(TargetCrashed, match="stopping"):
         workers.run("op", {}, log=tmp_path / "log")
+
+
+def test_stop_kills_what_was_just_starting(workers: Workers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Stopped by another thread after the look at it, and before the process was known."""
+    fake_worker(monkeypatch, tmp_path, "time.sleep(60)")
+    real = process._start
+    started: list[Any] = []
+
+    def start(operation: str, arguments: Any, log: Path, threads: int, scratch: str) -> subprocess.Popen[bytes]:
+        started.append(real(operation, arguments, log, threads, scratch))
+        workers.stop()
+        return started[0]
+
+    monkeypatch.setattr(process, "_start", start)
+    began = time.monotonic()
+    with pytest.raises(TargetCrashed):
+        workers.run("op", {}, log=tmp_path / "log")
+    assert time.monotonic() - began < 30
+    assert started[0].returncode == -signal.SIGKILL
 
 
 def test_the_real_worker_returns_errors_as_they_are(workers: Workers, tmp_path: Path) -> None:
