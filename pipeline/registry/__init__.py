@@ -4,6 +4,7 @@
     names       which paths a package may hold: bounded, plain, the same on every file system
     listing     what a road offers: every file with its size and digest
     transport   HTTP as all roads use it: bounded answers, retries, downloads that continue only where that is safe
+    client      the client below that: bodies that nobody will look at are passed over
     directory   a plain directory, which any static web server can serve; read in place or over HTTP
     oci, login  an OCI registry, and the credentials that docker and podman keep
     hub         the Hub, by its own client

@@ -47,7 +47,10 @@ class Address:
 
 def without_secrets(url: str) -> str:
     """A URL without what may be secret in it: user, password, query, fragment."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that do not match: nothing tells where a password would end
+        return url.partition("://")[0] + "://…"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
@@ -58,13 +61,26 @@ def parse(text: str) -> Address:
         return _directory(text)
     if scheme == "hf" and (match := HUB.fullmatch(rest)):
         return Address(kind="hub", place=match[1], revision=match[2], name=match[1].rpartition("/")[2])
-    if scheme == "oci" and (match := OCI.fullmatch(rest)):
+    if scheme == "oci" and (match := OCI.fullmatch(rest)) and _has_host(f"https://{match['host']}"):
         place = f"{match['host']}/{match['name']}"
         revision = match["digest"] or match["tag"] or DEFAULT_TAG
         return Address(kind="oci", place=place, revision=revision, name=match["name"].rpartition("/")[2])
-    if scheme in ("http", "https") and urlsplit(text).hostname:
+    if scheme in ("http", "https") and _has_host(text):
         return _web(text)
     raise UsageError(f"{without_secrets(text)!r} is no place for packages.", NEXT_STEP)
+
+
+def _has_host(url: str) -> bool:
+    """Whether a URL names a host that can be asked for, at a port that can be."""
+    import httpx
+
+    try:
+        port = urlsplit(url).port  # refuses what is no number, or too large
+        host = httpx.URL(url).host
+        host.encode("idna")  # as the name server will be asked
+    except (httpx.InvalidURL, ValueError):
+        return False
+    return bool(host) and port != 0
 
 
 def _web(text: str) -> Address:

@@ -179,7 +179,7 @@ class DirectoryDestination:
         total = sum(file.size_bytes for file in listing.files.values())
         copied: list[RemoteFile] = []
         if not self._stands(home, listing):
-            copied = self._write_version(package, home, listing, _known_files(self._root, versions), tell)
+            copied = self._write_version(package, home, listing, _known_files(self._root, index), tell)
         unchanged = index["latest"] == listing.version and listing.version in versions and not copied
         if not unchanged:
             versions[listing.version] = {"files": [_entry(file) for file in listing.files.values()]}
@@ -251,11 +251,11 @@ class DirectoryDestination:
         return copied
 
 
-def _known_files(root: Path, versions: Mapping[str, Any]) -> dict[str, Path]:
-    """Digest → a file of an older version that has it, by the index."""
+def _known_files(root: Path, index: Mapping[str, Any]) -> dict[str, Path]:
+    """Digest → a file of an older version that has it, by the index. Raises BadArtifact when one cannot be."""
     known = {}
-    for version, entry in versions.items():
-        for file in _files_of(entry, INDEX_FILE):
+    for version in index["versions"]:
+        for file in listing_of(index, version, str(root)).files.values():
             known[str(file.sha256)] = root / version / file.path
     return known
 

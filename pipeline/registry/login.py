@@ -6,6 +6,7 @@ kobako stores no credentials of its own. ``docker login HOST`` (or podman, or or
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
 import os
 import re
@@ -19,8 +20,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from ..errors import AccessDenied, BadArtifact
-from . import transport
+from ..errors import AccessDenied, BadArtifact, NetworkError
+from . import client, transport
 
 HELPER = re.compile(r"[A-Za-z0-9._-]+")
 PARAMETER = re.compile(r'(\w+)="([^"]*)"')
@@ -38,8 +39,11 @@ class Login:
 
 def is_loopback(host: str) -> bool:
     """Whether a host name (with or without port) is this machine: there, plain HTTP hides nothing from anybody."""
-    name = urlsplit(f"//{host}").hostname or ""
-    return name in ("localhost", "::1") or name.startswith("127.")
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:  # a name, of which only "localhost" is this machine; or no host at all
+        return False
 
 
 def config_files() -> Iterator[Path]:
@@ -95,20 +99,26 @@ def _from_helper(helper: str, host: str) -> Login | None:
 
 
 class RegistryAuth(httpx.Auth):
-    """Answers a registry's challenge: Basic at once, Bearer by its token service; tokens are kept for the run."""
+    """Answers a registry's challenge: Basic at once, Bearer by its token service; tokens are kept for the run.
 
-    def __init__(self, host: str, login: Login | None) -> None:
-        self._host = host
+    Only where the registry is: the same scheme, host and port. It may send a client anywhere (uploads, redirects), in
+    plain HTTP too, and what answers there has no claim to the login.
+    """
+
+    def __init__(self, base: str, login: Login | None) -> None:
+        self._origin = _origin(httpx.URL(base))
+        self._host = httpx.URL(base).netloc.decode()
         self._login = login
         self._header = ""
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """See httpx: each yielded request is sent, its response comes back."""
-        mine = request.url.netloc.decode() == self._host
+        mine = _origin(request.url) == self._origin
         if mine and self._header:
             request.headers["Authorization"] = self._header
         response = yield request
-        if response.status_code != 401 or not mine:
+        # after redirects it is the answer of the last place, which asked for `response.request`
+        if response.status_code != 401 or not mine or _origin(response.request.url) != self._origin:
             return
         scheme, _, rest = response.headers.get("www-authenticate", "").partition(" ")
         parameters = dict(PARAMETER.findall(rest))
@@ -123,20 +133,29 @@ class RegistryAuth(httpx.Auth):
 
     def _ask_token(self, parameters: dict[str, str]) -> str:
         """A token for what the challenge names; empty when the service gives none."""
-        realm = urlsplit(parameters["realm"])
-        if realm.scheme != "https" and not is_loopback(realm.netloc):
+        try:
+            realm = httpx.URL(parameters["realm"])
+        except (httpx.InvalidURL, ValueError) as error:
+            raise NetworkError(f"{self._host} names no place for tokens: {error}.", "Is this a registry?") from None
+        if realm.scheme != "https" and not (realm.scheme == "http" and is_loopback(realm.netloc.decode())):
             raise AccessDenied(
-                f"{self._host} sends you to {realm.scheme}://{realm.netloc} for a token, which is not encrypted.",
+                f"{self._host} sends you to {realm.scheme}://{realm.netloc.decode()} for a token, "
+                "which is not encrypted.",
                 "Do not log in there.",
             )
         query: dict[str, str] = {name: value for name, value in parameters.items() if name in ("service", "scope")}
         headers = {"Authorization": _basic(self._login)} if self._login else {}
         # Not through the flow, which would read any answer whole; and without redirects, which could lead anywhere.
         with (
-            httpx.Client(timeout=transport.TIMEOUT_S) as client,
-            client.stream("GET", parameters["realm"], params=query, headers=headers) as answer,
+            client.make(transport.TIMEOUT_S, None, follow_redirects=False) as asking,
+            asking.stream("GET", realm, params=query, headers=headers) as answer,
         ):
             return _token(answer) if answer.status_code == 200 else ""
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    """Scheme, host and port, the usual port written out: what credentials belong to."""
+    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme)
 
 
 def _basic(login: Login) -> str:

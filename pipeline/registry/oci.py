@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
-from ..errors import BadArtifact, IntegrityError, NetworkError, NotFound, OutputError
+from ..errors import AccessDenied, BadArtifact, IntegrityError, NetworkError, NotFound, OutputError
 from . import transport
 from .addresses import Address
 from .listing import Listing, Published, RemoteFile, Tell, make_listing
@@ -47,7 +47,7 @@ class Registry:
         self.base = f"{scheme}://{host}/v2/{name}"
         self.reference = address.revision or ""
         self.label = str(address)
-        self.client = transport.new_client(RegistryAuth(host, find_login(host)))
+        self.client = transport.new_client(RegistryAuth(self.base, find_login(host)))
 
     def get_manifest(self) -> bytes | None:
         """The manifest's bytes, or None when there is none. Raises IntegrityError when a digest names another."""
@@ -88,7 +88,15 @@ class Registry:
         where = opened.headers.get("location")
         if not where:
             raise NetworkError(f"{self.label} opens no upload.", "Is this an OCI registry?")
-        url = httpx.URL(urljoin(str(opened.request.url), where)).copy_merge_params({"digest": digest})
+        try:
+            url = httpx.URL(urljoin(str(opened.request.url), where)).copy_merge_params({"digest": digest})
+        except (httpx.InvalidURL, ValueError) as error:
+            raise NetworkError(f"{self.label} names no place for uploads: {error}.", "Is this a registry?") from None
+        if url.scheme != "https" and self.base.startswith("https:"):
+            raise AccessDenied(
+                f"{self.label} wants the upload sent to {url.scheme}://{url.netloc.decode()}, which is not encrypted.",
+                "A registry behind a proxy must be told that it is reached by https (X-Forwarded-Proto).",
+            )
         headers = {"Content-Length": str(size_bytes), "Content-Type": "application/octet-stream"}
         try:
             sent = self.client.put(url, content=chunks, headers=headers)

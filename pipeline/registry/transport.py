@@ -50,9 +50,9 @@ class Place:
 
 def new_client(auth: httpx.Auth | None = None) -> httpx.Client:
     """A client that follows redirects, and forgets credentials on the way to another host."""
-    import httpx
+    from . import client
 
-    return httpx.Client(timeout=TIMEOUT_S, follow_redirects=True, max_redirects=8, auth=auth)
+    return client.make(TIMEOUT_S, auth)
 
 
 def web_login(url: str) -> httpx.Auth | None:
@@ -91,6 +91,8 @@ def retried(action: Callable[[], T], label: str, arrived: Callable[[], int] = la
                 raise _unreachable(label, error) from None  # its traceback may show headers
         except httpx.TooManyRedirects:
             raise NetworkError(f"{label} redirects in a circle.", "Check the address.") from None
+        except (httpx.InvalidURL, UnicodeError) as error:  # UnicodeError: a host that no name server is asked for
+            raise NetworkError(f"{label} leads to an address that is none: {error}.", "Check the address.") from None
         time.sleep(FIRST_WAIT_S * 2 ** (attempt - 1))
     raise NetworkError(f"{label} broke off {MOST_ATTEMPTS} times.", HINT)
 
@@ -119,12 +121,18 @@ def check_status(response: httpx.Response, label: str, what: str) -> None:
 
 
 def read_bounded(response: httpx.Response, limit_bytes: int, what: str) -> bytes:
-    """A body of at most `limit_bytes`. Raises BadArtifact when it is longer."""
+    """A body of at most `limit_bytes`. Raises BadArtifact when it is longer, or not encoded as it claims to be."""
+    import httpx
+
     body = bytearray()
-    for chunk in response.iter_bytes():
-        body += chunk
-        if len(body) > limit_bytes:
-            raise BadArtifact(f"{what} is larger than {limit_bytes:,} bytes.", "This is not a kobako source.")
+    try:
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) > limit_bytes:
+                raise BadArtifact(f"{what} is larger than {limit_bytes:,} bytes.", "This is not a kobako source.")
+    except httpx.DecodingError as error:
+        encoding = response.headers.get("content-encoding", "")
+        raise BadArtifact(f"{what} is not the {encoding} it claims to be: {error}.", "Fix the server.") from None
     return bytes(body)
 
 

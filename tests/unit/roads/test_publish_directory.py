@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kobako.pipeline.errors import IntegrityError, NotFound, OutputError, Untrusted, UsageError
+from kobako.pipeline.errors import BadArtifact, IntegrityError, NotFound, OutputError, Untrusted, UsageError
 from kobako.pipeline.publish import PublishRequest, publish
 from kobako.pipeline.pull import PullRequest, pull
 from kobako.pipeline.registry.addresses import parse
@@ -151,3 +151,20 @@ def test_addresses() -> None:
 def test_a_web_server_cannot_be_published_to() -> None:
     with pytest.raises(UsageError, match="cannot be published to"):
         open_destination("https://example.com/toy")
+
+
+@pytest.mark.parametrize(
+    "change", [{"path": 7}, {"path": "../evil"}, {"path": None}, {"sha256": 7}, {"size_bytes": "9"}]
+)
+def test_an_older_version_that_cannot_be_is_refused(
+    place: Path, package: Path, signer: Signer, tmp_path: Path, change: dict[str, object]
+) -> None:
+    new = signer.sign(rewrite(package, tmp_path / "new", {"README.md": b"# newer\n"}))
+    newest = send(new, place, signer.trust).version
+    index = json.loads((place / "index.json").read_text())
+    older = next(version for version in index["versions"] if version != newest)
+    index["versions"][older]["files"][0].update(change)
+    (place / "index.json").write_text(json.dumps(index))
+    newer = signer.sign(rewrite(package, tmp_path / "newer", {"README.md": b"# newest\n"}))
+    with pytest.raises(BadArtifact):
+        send(newer, place, signer.trust)
