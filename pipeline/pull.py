@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
@@ -140,7 +141,7 @@ class _Pulling:
 
     def _sweep(self) -> None:
         """Remove what pulls of other versions left; nobody else is at work here."""
-        for path in self.out.parent.glob(f".{self.out.name}.*.pull"):
+        for path in self.out.parent.glob(f".{glob.escape(self.out.name)}.*.pull"):
             if path != self.workspace.home and path.name[len(self.out.name) + 2 : -5].isalnum():
                 shutil.rmtree(path, ignore_errors=True)
 

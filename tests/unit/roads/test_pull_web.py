@@ -230,6 +230,18 @@ def test_nothing_is_written_past_the_promised_end(site: FileServer, signer: Sign
     assert all(path.stat().st_size <= 300_000 for path in tmp_path.glob(".out.*/**/*") if path.is_file())
 
 
+@pytest.mark.parametrize("name", ["out", "a[b", "v[12]", "what?", "**"])
+def test_what_pulls_of_other_versions_left_is_swept_and_nothing_else(
+    place: Path, signer: Signer, tmp_path: Path, name: str
+) -> None:
+    left = tmp_path / f".{name}.0123456789ab.pull"
+    neighbour = tmp_path / ".v1.0123456789ab.pull"
+    for path in (left, neighbour):
+        path.mkdir()
+    bring(str(place), tmp_path / name, signer.trust, "litert")
+    assert leftovers(tmp_path) == [neighbour.name]
+
+
 def test_a_server_that_is_gone(site: FileServer, signer: Signer, tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match="cannot be reached"):
         bring("http://127.0.0.1:9/toy", tmp_path / "out", signer.trust)
