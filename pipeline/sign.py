@@ -12,9 +12,9 @@ from pathlib import Path
 
 from .errors import BadArtifact, IntegrityError, OutputError, UsageError
 from .signature import keys
-from .signature.bundle import SIGNATURE_FILE, Bundle, encode_bundle, signed_bytes
+from .signature.bundle import SIGNATURE_FILE, Bundle, encode_bundle, parse_bundle, signed_bytes
 from .signature.statement import Statement, encode_statement
-from .signature.trust import Believed, Trust
+from .signature.trust import Believed, Trust, trust_identity
 from .verify import Verified, check_contents, verify
 
 # What model_signing leaves out by default: named in the signature, so that its own command verifies without options.
@@ -67,11 +67,27 @@ def write_signature(directory: Path, statement: Statement, signing_key: SigningK
 
 def sign_in_ci(package: Path) -> Verified:
     """`sign` with the identity of the CI job that runs, through Sigstore. Raises MissingDependency, NetworkError."""
-    from .signature.keyless import sign_keyless
+    _whole(package)
+    return verify(package, write_keyless(package))
 
-    whole = _whole(package)
-    sign_keyless(package, IGNORED)
-    return whole
+
+def write_keyless(directory: Path, unsigned: tuple[str, ...] = ()) -> Trust:
+    """`write_signature` with the identity of the CI job that runs; the Trust that verifies it.
+
+    Args:
+        unsigned: folders that the signature does not vouch for.
+    """
+    from .signature.keyless import identity_of, sign_keyless
+
+    sign_keyless(directory, (*IGNORED, *unsigned))
+    try:
+        made = parse_bundle((directory / SIGNATURE_FILE).read_bytes())
+    except OSError as error:
+        raise OutputError(f"{directory / SIGNATURE_FILE} was not written: {error.strerror}.") from error
+    if not made.keyless:
+        raise BadArtifact(f"{directory / SIGNATURE_FILE} is no keyless signature.", "Which model_signing is this?")
+    signer = identity_of(made.certificates[0])
+    return trust_identity(signer.name, signer.issuer)
 
 
 def load_key(path: Path, password: bytes | None, certificate: Path | None, chain: tuple[Path, ...]) -> SigningKey:

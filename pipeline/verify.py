@@ -16,7 +16,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,16 @@ __all__ = ["SIGNATURE_FILE", "Signed", "Signer", "Trust", "Verified", "open_sign
 
 @dataclass(frozen=True, kw_only=True)
 class Signer:
-    """Who signed: the name in the trust file (or in the certificate), and the fingerprint of the key."""
+    """Who signed: the name in the trust file (or in the certificate), and the fingerprint of the key.
+
+    Attributes:
+        fingerprint: empty for a keyless signature.
+        issuer: who knows the identity behind a keyless signature; empty for others.
+    """
 
     name: str
     fingerprint: str
+    issuer: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,15 +83,36 @@ class _NobodyKnown(Untrusted):
 def open_signature(data: bytes, trust: Trust, today: datetime.date | None = None) -> Signed:
     """Check the bytes of ``model.sig`` and return what they vouch for. Reads no file: a download begins with this.
 
+    A keyless signature by somebody believed is checked by another program (`signature.keyless`), which asks Sigstore.
     `today` is the date for keys with an end; by default this machine's. Whether the signer may sign a package of this
     name is asked with `Signed.check_package` once the name is known; `verify` does.
 
-    Raises Untrusted: damaged, of another kind, signed by nobody known, or by a revoked or ended key.
+    Raises Untrusted: damaged, of another kind, signed by nobody known, or by a revoked or ended key. For keyless ones
+    MissingDependency without ``model_signing``, and NetworkError without Sigstore's services.
     """
     bundle = parse_bundle(data)
-    believed, signer = _signer(bundle, trust)
+    payload = bundle.payload
+    if bundle.keyless:
+        believed, signer, payload = _identified(data, bundle, trust)
+    else:
+        believed, signer = _signer(bundle, trust)
     believed.check_day(today or datetime.datetime.now(datetime.UTC).date())
-    return Signed(digests=parse_statement(bundle.payload).digests, signer=signer, believed=believed)
+    return Signed(digests=parse_statement(payload).digests, signer=signer, believed=believed)
+
+
+def _identified(data: bytes, bundle: Bundle, trust: Trust) -> tuple[Believed, Signer, bytes]:
+    """Who signed without a key, and what, as Sigstore's client read it."""
+    from .signature import keyless
+
+    claimed = keyless.identity_of(bundle.certificates[0])
+    for believed in trust.identities:
+        if (believed.identity, believed.issuer) == (claimed.name, claimed.issuer):
+            payload = keyless.checked_payload(data, claimed)
+            return believed, Signer(name=believed.name, fingerprint="", issuer=believed.issuer), payload
+    raise _NobodyKnown(
+        f"it is signed without a key, by {claimed}, whom {trust.origin} does not know.",
+        "If you know that signer, give --identity and --issuer, or add it to the trust file (docs/trust.md).",
+    )
 
 
 def _signer(bundle: Bundle, trust: Trust) -> tuple[Believed, Signer]:
@@ -139,19 +166,6 @@ def verify(package: Path, trust: Trust, targets: Sequence[str] | None = None) ->
     if not package.is_dir():
         raise BadArtifact(f"{package} is not a package: no such directory.", "Give a package directory.")
     return check_contents(package, _signed(package, trust), targets)
-
-
-def verify_identity(package: Path, identity: str, issuer: str, targets: Sequence[str] | None = None) -> Verified:
-    """`verify` a keyless signature of `identity`, known by `issuer`. The package must be whole.
-
-    Raises MissingDependency without ``model_signing``, NetworkError without Sigstore's services, else as `verify`.
-    """
-    from .signature.keyless import verify_keyless
-
-    package = package.resolve()
-    verify_keyless(package, identity, issuer)
-    done = check_contents(package, None, targets)
-    return replace(done, signer=Signer(name=identity, fingerprint=""))
 
 
 def check_contents(package: Path, signed: Signed | None, targets: Sequence[str] | None = None) -> Verified:

@@ -63,6 +63,24 @@ kv_cache_option = click.option(
 offline_option = click.option("--offline", is_flag=True, help="Use only what is on this machine already.")
 
 
+def trust_options(function: F) -> F:
+    """Whom to believe, as `signature.trust.choose_trust` takes it; ``--allow-unsigned`` is each command's own."""
+    file = click.Path(path_type=Path, dir_okay=False)
+    for decorate in (
+        click.option("--issuer", help="The OpenID issuer that knows the identity, such as a CI's."),
+        click.option(
+            "--identity", help="Believe keyless signatures of this identity; with --issuer, and model_signing."
+        ),
+        click.option(
+            "--trust", type=file, help="Believe this trust file [default: $KOBAKO_TRUST or the user's trust.toml]."
+        ),
+        click.option("--certificate", type=file, help="Believe certificates of this authority, PEM."),
+        click.option("--key", type=file, help="Believe this public key, PEM."),
+    ):
+        function = decorate(function)
+    return function
+
+
 def target_option(function: F) -> F:
     """``--target``, repeatable; checked against the folder of targets when it is used."""
     decorate = click.option(

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import json_option, print_json, quiet_option
-
-FILE = click.Path(path_type=Path, dir_okay=False)
+from .options import json_option, print_json, quiet_option, trust_options
 
 
 @click.command(
@@ -16,9 +14,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.argument("package", type=click.Path(path_type=Path))
 @click.argument("destination")
-@click.option("--key", type=FILE, help="The package must be signed with this public key, PEM.")
-@click.option("--certificate", type=FILE, help="… or by a certificate of this authority, PEM.")
-@click.option("--trust", type=FILE, help="… or as this trust file says [default: $KOBAKO_TRUST or the user's].")
+@trust_options
 @click.option("--allow-unsigned", is_flag=True, help="Publish although nobody known has signed it.")
 @click.option("--private", is_flag=True, help="On the Hub: make the repository private if it has to be made.")
 @click.option("--plain-http", is_flag=True, help="Talk to an OCI registry without encryption (loopback needs no flag).")
@@ -30,6 +26,8 @@ def command(
     key: Path | None,
     certificate: Path | None,
     trust: Path | None,
+    identity: str | None,
+    issuer: str | None,
     allow_unsigned: bool,
     private: bool,
     plain_http: bool,
@@ -51,7 +49,9 @@ def command(
     from ..signature.trust import choose_trust
     from .display import observer
 
-    believed = choose_trust(key, trust, allow_unsigned=allow_unsigned, certificate=certificate)
+    believed = choose_trust(
+        key, trust, allow_unsigned=allow_unsigned, certificate=certificate, identity=identity, issuer=issuer
+    )
     place = open_destination(destination, plain_http=plain_http, private=private)
     try:
         with observer(quiet) as watching:

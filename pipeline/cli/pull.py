@@ -6,9 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import json_option, print_json, quiet_option, target_option
-
-FILE = click.Path(path_type=Path, dir_okay=False)
+from .options import json_option, print_json, quiet_option, target_option, trust_options
 
 
 @click.command(
@@ -19,9 +17,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--out", "-o", type=click.Path(path_type=Path), help="Package directory [default: named like the source]."
 )
-@click.option("--key", type=FILE, help="Believe this public key, PEM.")
-@click.option("--certificate", type=FILE, help="Believe certificates of this authority, PEM.")
-@click.option("--trust", type=FILE, help="Believe this trust file [default: $KOBAKO_TRUST or the user's trust.toml].")
+@trust_options
 @click.option("--allow-unsigned", is_flag=True, help="Accept a package that nobody known signed, if it is undamaged.")
 @click.option("--jobs", "-j", type=click.IntRange(1, 16), default=4, show_default=True, help="Files at a time.")
 @click.option("--plain-http", is_flag=True, help="Talk to an OCI registry without encryption (loopback needs no flag).")
@@ -34,6 +30,8 @@ def command(
     key: Path | None,
     certificate: Path | None,
     trust: Path | None,
+    identity: str | None,
+    issuer: str | None,
     allow_unsigned: bool,
     jobs: int,
     plain_http: bool,
@@ -57,7 +55,9 @@ def command(
     from ..signature.trust import choose_trust
     from .display import observer
 
-    believed = choose_trust(key, trust, allow_unsigned=allow_unsigned, certificate=certificate)
+    believed = choose_trust(
+        key, trust, allow_unsigned=allow_unsigned, certificate=certificate, identity=identity, issuer=issuer
+    )
     request = PullRequest(targets=tuple(dict.fromkeys(targets)), trust=believed, out=out, jobs=jobs)
     place = open_source(source, plain_http=plain_http)
     try:

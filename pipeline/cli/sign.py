@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .options import json_option, print_json
+
+if TYPE_CHECKING:
+    from ..sign import SigningKey
+    from ..verify import Signer
 
 PASSWORD_VARIABLE = "KOBAKO_KEY_PASSWORD"
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -52,41 +57,44 @@ def command(
     from ..sets.table import is_set
     from ..sign import load_key, sign, sign_in_ci
 
+    signing_key = load_key(key, password, certificate, chain) if key else None
     if is_set(package):
-        _sign_set(package, key, password, certificate, chain, as_json)
+        _sign_set(package, signing_key, as_json)
         return
-    done = sign(package, load_key(key, password, certificate, chain)) if key else sign_in_ci(package)
-    signer = done.signer.fingerprint if done.signer else ""
+    done = sign(package, signing_key) if signing_key else sign_in_ci(package)
     if as_json:
-        print_json({"package": str(package), "files": len(done.files), "fingerprint": signer})
+        print_json({"package": str(package), "files": len(done.files)} | _signer(done.signer))
     else:
-        click.echo(
-            f"{package / 'model.sig'} vouches for {len(done.files)} files" + (f", key {signer}" if signer else "")
-        )
+        click.echo(f"{package / 'model.sig'} vouches for {len(done.files)} files{_by(done.signer)}")
 
 
-def _sign_set(
-    directory: Path,
-    key: Path | None,
-    password: bytes | None,
-    certificate: Path | None,
-    chain: tuple[Path, ...],
-    as_json: bool,
-) -> None:
-    from ..errors import UsageError
-    from ..sets.check import sign_set
-    from ..sign import load_key
+def _sign_set(directory: Path, signing_key: SigningKey | None, as_json: bool) -> None:
+    from ..sets.check import sign_set, sign_set_in_ci
 
-    if key is None:
-        raise UsageError("a set is signed with a key.", "Give --key; its members may be signed keyless.")
-    done = sign_set(directory, load_key(key, password, certificate, chain))
-    signer = done.signer.fingerprint if done.signer else ""
+    done = sign_set(directory, signing_key) if signing_key else sign_set_in_ci(directory)
     names = [member.name for member in done.package_set.members]
     if as_json:
-        print_json({"package": str(directory), "members": names, "fingerprint": signer})
+        print_json({"package": str(directory), "members": names} | _signer(done.signer))
     else:
-        by = f", key {signer}" if signer else ""
+        by = _by(done.signer)
         click.echo(f"{directory / 'model.sig'} vouches for the set and its members {', '.join(names)}{by}")
+
+
+def _signer(signer: Signer | None) -> dict[str, str]:
+    """What verifying needs to be told: the key by its fingerprint, or who signed without one."""
+    if signer is None:
+        return {"fingerprint": ""}
+    if signer.issuer:
+        return {"fingerprint": "", "identity": signer.name, "issuer": signer.issuer}
+    return {"fingerprint": signer.fingerprint}
+
+
+def _by(signer: Signer | None) -> str:
+    if signer is None:
+        return ""
+    if signer.issuer:
+        return f"; verify with --identity {signer.name} --issuer {signer.issuer}"
+    return f", key {signer.fingerprint}"
 
 
 def _make_key(path: Path, password: bytes | None, as_json: bool) -> None:

@@ -7,22 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import json_option, print_json, target_option
+from .options import json_option, print_json, target_option, trust_options
 
 if TYPE_CHECKING:
     from ..signature.trust import Trust
     from ..verify import Verified
 
-FILE = click.Path(path_type=Path, dir_okay=False)
-
 
 @click.command("verify", epilog="Example: kobako verify dist/my-package --key key.pub")
 @click.argument("package", type=click.Path(path_type=Path))
-@click.option("--key", type=FILE, help="Believe this public key, PEM.")
-@click.option("--certificate", type=FILE, help="Believe certificates of this authority, PEM.")
-@click.option("--trust", type=FILE, help="Believe this trust file [default: $KOBAKO_TRUST or the user's trust.toml].")
-@click.option("--identity", help="Keyless: believe this identity, with --issuer; needs model_signing.")
-@click.option("--issuer", help="Keyless: the OpenID issuer that knows the identity.")
+@trust_options
 @click.option("--allow-unsigned", is_flag=True, help="Accept a package that nobody known signed, if it is undamaged.")
 @target_option
 @json_option
@@ -44,25 +38,17 @@ def command(
     A package pulled for some targets verifies too: whole folders of other targets may be absent. With --target that
     target must be there. Exits with 20 when nobody believed has signed it, with 7 when a file was changed.
     """
-    from ..errors import UsageError
     from ..sets.table import is_set
     from ..signature.trust import choose_trust
-    from ..verify import verify, verify_identity
+    from ..verify import verify
 
-    if bool(identity) != bool(issuer) or (identity and (key or certificate or trust or allow_unsigned)):
-        raise UsageError("--identity and --issuer go together, and with no other kind of trust.", "See --help.")
+    believed = choose_trust(
+        key, trust, allow_unsigned=allow_unsigned, certificate=certificate, identity=identity, issuer=issuer
+    )
     if is_set(package):
-        if identity:
-            raise UsageError("a set is signed with a key.", "Give --key, --certificate or --trust.")
-        _verify_set(package, choose_trust(key, trust, allow_unsigned=allow_unsigned, certificate=certificate), targets,
-                    as_json=as_json)  # fmt: skip
-        return
-    if identity and issuer:
-        done = verify_identity(package, identity, issuer, targets)
+        _verify_set(package, believed, targets, as_json=as_json)
     else:
-        believed = choose_trust(key, trust, allow_unsigned=allow_unsigned, certificate=certificate)
-        done = verify(package, believed, targets)
-    _show(done, as_json)
+        _show(verify(package, believed, targets), as_json)
 
 
 def _verify_set(directory: Path, trust: Trust, targets: tuple[str, ...], *, as_json: bool) -> None:

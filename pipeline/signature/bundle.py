@@ -30,12 +30,15 @@ class Bundle:
         payload: the bytes that were signed.
         key_hint: SHA-256 of the public key's PEM, when signed with a key.
         certificates: DER, the signer's first, when signed with a certificate.
+        keyless: signed with a certificate of Sigstore's, which lived for minutes: whether it holds is for Sigstore's
+            own client to say (`keyless`), and nothing of it is checked here.
     """
 
     payload: bytes
     signature: bytes
     key_hint: str = ""
     certificates: tuple[bytes, ...] = ()
+    keyless: bool = False
 
 
 def signed_bytes(payload: bytes) -> bytes:
@@ -85,24 +88,30 @@ def _parse(data: Any) -> Bundle:
     _expect_keys(signature, {"sig"}, {"keyid"})
     if signature.get("keyid", "") != "":
         raise ValueError("it names a key id, which model signatures leave empty")
-    hint, certificates = _material(data["verificationMaterial"])
+    material = data["verificationMaterial"]
+    keyless = isinstance(material, Mapping) and "certificate" in material
+    hint, certificates = ("", (_logged_certificate(material),)) if keyless else _material(material)
     return Bundle(
         payload=_from_base64(envelope["payload"]),
         signature=_from_base64(signature["sig"]),
         key_hint=hint,
         certificates=certificates,
+        keyless=keyless,
     )
+
+
+def _logged_certificate(material: Mapping[str, Any]) -> bytes:
+    """The certificate of a keyless signature."""
+    _expect_keys(material, {"certificate", "tlogEntries"}, {"timestampVerificationData"})
+    _expect_keys(material["certificate"], {"rawBytes"})
+    return _from_base64(material["certificate"]["rawBytes"])
 
 
 def _material(material: Any) -> tuple[str, tuple[bytes, ...]]:
     """The key hint or the certificates of a bundle's verification material."""
-    if isinstance(material, dict) and ("certificate" in material or material.get("tlogEntries")):
-        raise ValueError(
-            "it is a keyless (Sigstore) signature, which kobako does not check: use `model_signing verify sigstore`"
-        )
     _expect_keys(material, set(), {"tlogEntries", "publicKey", "x509CertificateChain"})
     if material.get("tlogEntries", []) != []:
-        raise ValueError("its log entries are not a list")
+        raise ValueError("it has log entries, which belong to keyless signatures")
     if ("publicKey" in material) == ("x509CertificateChain" in material):
         raise ValueError("it names neither a key nor a certificate, or both")
     if "publicKey" in material:

@@ -1,16 +1,26 @@
-"""Keyless signatures: Sigstore's services, through the command of PyPI's ``model-signing``, to be installed apart.
+"""Keyless signatures: Sigstore's services, through the environment of PyPI's ``model-signing``, to be installed apart.
 
-Not verified where kobako is built: there is no way to Sigstore's services from there.
+Its command signs; its environment's Python checks, by Sigstore's own client: signature, certificate, and the entry in
+the public log. What was signed is then compared by kobako as with any other signature, so that a package of which only
+some targets were pulled verifies, too. Signing was never run to its end: Sigstore's services cannot be reached from
+where kobako is built.
 """
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import MissingDependency, NetworkError, Untrusted
-from .bundle import SIGNATURE_FILE
+from ..names import printable
+from .bundle import PAYLOAD_TYPE, SIGNATURE_FILE
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 COMMAND = "model_signing"
 TIMEOUT_S = 900
@@ -19,6 +29,39 @@ UNREACHABLE = "Failed to refresh TUF metadata"
 INSTALL = (
     "Install it apart from kobako, whose vendors' pins exclude it: pipx install --preinstall pyopenssl model-signing"
 )
+# Fulcio's extensions for the issuer: a DER string, and bare text as it once was (sigstore/fulcio, docs/oid-info.md)
+ISSUER, OLD_ISSUER = "1.3.6.1.4.1.57264.1.8", "1.3.6.1.4.1.57264.1.1"
+REFUSED = 20
+CHECK = f"""
+import sys
+from sigstore.errors import VerificationError
+from sigstore.models import Bundle, InvalidBundle
+from sigstore.verify import Verifier, policy
+path, identity, issuer, offline = sys.argv[1:]
+verifier = Verifier.production(offline=bool(offline))
+try:
+    with open(path, encoding="utf-8") as file:
+        bundle = Bundle.from_json(file.read())
+    kind, payload = verifier.verify_dsse(bundle, policy.Identity(identity=identity, issuer=issuer))
+    if kind != {PAYLOAD_TYPE!r}:
+        raise VerificationError("what was signed is not an in-toto statement")
+except (VerificationError, InvalidBundle) as error:
+    print(error, file=sys.stderr)
+    sys.exit({REFUSED})
+sys.stdout.buffer.write(payload)
+"""
+"""Checks a bundle in the tool's environment, and writes what was signed to standard output."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who signs: an address, or the URL of a CI's workflow; as an OpenID issuer knows it."""
+
+    name: str
+    issuer: str
+
+    def __str__(self) -> str:
+        return printable(f"{self.name} (known by {self.issuer})")
 
 
 def sign_keyless(package: Path, ignored: tuple[str, ...]) -> None:
@@ -28,39 +71,88 @@ def sign_keyless(package: Path, ignored: tuple[str, ...]) -> None:
     command += [part for name in ignored for part in ("--ignore-paths", str(package / name))]
     done = _asked(command)
     if done.returncode:
-        _raise_if_unreachable(done)
+        said = (done.stdout + done.stderr).decode(errors="replace")
+        _raise_if_unreachable(said)
         raise NetworkError(
-            f"{COMMAND} could not sign {package}: {_last_line(done)}.",
+            f"{COMMAND} could not sign {package}: {_last_line(said)}.",
             "In GitHub Actions the job needs `permissions: id-token: write`.",
         )
 
 
-def verify_keyless(package: Path, identity: str, issuer: str) -> None:
-    """Raise Untrusted unless `identity`, known by `issuer`, signed every file of `package`.
+def identity_of(certificate: bytes) -> Identity:
+    """Whom a certificate (DER) names: a claim, until `checked_payload` has checked it. Raises Untrusted for none."""
+    from cryptography import x509
 
-    Raises NetworkError when that cannot be told, because Sigstore's keys could not be fetched.
+    try:
+        extensions = x509.load_der_x509_certificate(certificate).extensions
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        found = [
+            *names.get_values_for_type(x509.UniformResourceIdentifier),
+            *names.get_values_for_type(x509.RFC822Name),
+        ]
+        (name,) = found
+        return Identity(str(name), _issuer(extensions))
+    except (ValueError, TypeError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType,
+            x509.InvalidVersion) as error:  # fmt: skip
+        raise Untrusted(
+            f"the certificate in {SIGNATURE_FILE} names no signer: {error}.", "Do not use the package."
+        ) from error
+
+
+def _issuer(extensions: x509.Extensions) -> str:
+    from cryptography import x509
+
+    for extension in extensions:
+        if extension.oid.dotted_string in (ISSUER, OLD_ISSUER) and isinstance(
+            extension.value, x509.UnrecognizedExtension
+        ):
+            value = extension.value.value
+            is_short_string = (
+                value[:1] == b"\x0c" and len(value) == value[1] + 2
+            )  # DER: UTF8String of fewer than 128 bytes
+            return (value[2:] if is_short_string else value).decode()
+    raise ValueError("it names no issuer")
+
+
+def checked_payload(data: bytes, identity: Identity, *, offline: bool = False) -> bytes:
+    """What `identity` signed, by the bytes of ``model.sig``.
+
+    Args:
+        offline: believe the keys of Sigstore's services that the tool has, instead of fetching what they are now.
+
+    Raises Untrusted when it did not, MissingDependency without the tool, NetworkError when it cannot be told because
+    Sigstore's keys cannot be fetched.
     """
-    command = [_command(), "verify", "sigstore", str(package), "--signature", str(package / SIGNATURE_FILE)]
-    command += ["--identity", identity, "--identity_provider", issuer]
-    done = _asked(command)
+    python = Path(_command()).resolve().with_name("python3")
+    if not python.exists():
+        raise MissingDependency(f"{COMMAND} is not in an environment of its own: there is no {python}.", INSTALL)
+    with tempfile.TemporaryDirectory(prefix="kobako-keyless-") as scratch:
+        copy = Path(scratch) / SIGNATURE_FILE
+        copy.write_bytes(data)
+        command = [str(python), "-I", "-c", CHECK, str(copy), identity.name, identity.issuer, "yes" if offline else ""]
+        done = _asked(command)
+    said = done.stderr.decode(errors="replace")
+    if done.returncode == REFUSED:
+        raise Untrusted(f"{SIGNATURE_FILE} is not by {identity}: {_last_line(said)}.", "Do not use the package.")
     if done.returncode:
-        _raise_if_unreachable(done)
-        raise Untrusted(f"{package} is not signed by {identity}: {_last_line(done)}.", "Do not use the package.")
+        _raise_if_unreachable(said)
+        raise MissingDependency(f"{COMMAND} cannot check signatures: {_last_line(said)}.", INSTALL)
+    return done.stdout
 
 
-def _asked(command: list[str]) -> subprocess.CompletedProcess[str]:
+def _asked(command: list[str]) -> subprocess.CompletedProcess[bytes]:
     """What the command says. Raises NetworkError when it says nothing for a quarter of an hour: no verdict."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        return subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
         raise NetworkError(
             f"{COMMAND} did not finish within {TIMEOUT_S} s.", "Sigstore's services may be down: try again later."
         ) from error
 
 
-def _raise_if_unreachable(done: subprocess.CompletedProcess[str]) -> None:
+def _raise_if_unreachable(said: str) -> None:
     """Tell "cannot be asked" from "said no": the command's exit status is the same for both."""
-    if UNREACHABLE in done.stdout + done.stderr:
+    if UNREACHABLE in said:
         raise NetworkError("Sigstore's services cannot be reached, which keyless signatures need.", "Try again later.")
 
 
@@ -71,6 +163,6 @@ def _command() -> str:
     return found
 
 
-def _last_line(done: subprocess.CompletedProcess[str]) -> str:
-    said = (done.stderr or done.stdout).strip().splitlines()
-    return said[-1].rstrip(".") if said else f"exit status {done.returncode}"
+def _last_line(said: str) -> str:
+    lines = said.strip().splitlines()
+    return printable(lines[-1])[:300].rstrip(".") if lines else "it said nothing"

@@ -16,6 +16,11 @@ A trust file::
     name = "Example Root CA"
     file = "root.pem"
 
+    [[identity]]                        # signs keyless, through Sigstore
+    name = "our CI"
+    identity = "https://github.com/you/repo/.github/workflows/build.yml@refs/heads/main"
+    issuer = "https://token.actions.githubusercontent.com"
+
 Several keys may stand side by side: to rotate, add the new key, re-sign, then give the old one an `until` or `revoked`.
 """
 
@@ -35,26 +40,32 @@ from . import keys
 
 TRUST_VARIABLE = "KOBAKO_TRUST"
 MAX_TRUST_BYTES = 2**20
-TOP_FIELDS = {"format", "unsigned", "key", "authority"}
-ENTRY_FIELDS = {"name", "file", "public", "packages", "until", "revoked"}
+TOP_FIELDS = {"format", "unsigned", "key", "authority", "identity"}
+BOUNDS = {"packages", "until", "revoked"}
+ENTRY_FIELDS = {"name", "file", "public"} | BOUNDS
+IDENTITY_FIELDS = {"name", "identity", "issuer"} | BOUNDS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Believed:
-    """One key, or one authority's certificates.
+    """One key, one authority's certificates, or one identity.
 
     Attributes:
         name: for messages.
-        pem: the public key, or the certificates.
-        fingerprint: of the key (`keys.fingerprint`); empty for an authority.
+        pem: the public key, or the certificates; empty for an identity.
+        fingerprint: of the key (`keys.fingerprint`); empty for others.
+        identity: whom Sigstore's certificates name; empty for others.
+        issuer: the OpenID issuer that knows the identity.
         packages: patterns of the package names it may vouch for; empty = all.
         until: the last day it is believed; None = for ever.
         revoked: why it must never be believed again; empty = it is not.
     """
 
     name: str
-    pem: bytes
+    pem: bytes = b""
     fingerprint: str = ""
+    identity: str = ""
+    issuer: str = ""
     packages: tuple[str, ...] = ()
     until: datetime.date | None = None
     revoked: str = ""
@@ -87,19 +98,27 @@ class Trust:
     Attributes:
         keys: public keys that may sign.
         authorities: roots of certificates that may sign.
+        identities: who may sign keyless.
         unsigned: what to do with a package that nobody known has signed.
         origin: where this came from, for messages.
     """
 
     keys: tuple[Believed, ...] = ()
     authorities: tuple[Believed, ...] = ()
+    identities: tuple[Believed, ...] = ()
     unsigned: Literal["refuse", "allow"] = "refuse"
-    origin: str = "no trust file"
+    origin: str = "kobako, given no trust file,"
 
 
 def trust_key(path: Path, *, unsigned: Literal["refuse", "allow"] = "refuse") -> Trust:
     """Believe the one public key in `path` (PEM). Raises UsageError."""
     return Trust(keys=(_key(path.name, keys.read_pem(path), str(path)),), unsigned=unsigned, origin=str(path))
+
+
+def trust_identity(identity: str, issuer: str) -> Trust:
+    """Believe keyless signatures of one identity, as one OpenID issuer knows it."""
+    believed = Believed(name=identity, identity=identity, issuer=issuer)
+    return Trust(identities=(believed,), origin=f"--identity {identity}")
 
 
 def default_trust_file() -> Path:
@@ -112,17 +131,29 @@ def default_trust_file() -> Path:
 
 
 def choose_trust(
-    key: Path | None = None, file: Path | None = None, *, allow_unsigned: bool = False, certificate: Path | None = None
+    key: Path | None = None,
+    file: Path | None = None,
+    *,
+    allow_unsigned: bool = False,
+    certificate: Path | None = None,
+    identity: str | None = None,
+    issuer: str | None = None,
 ) -> Trust:
-    """The Trust that a command line asks for: one key, one authority, a trust file, or the user's own trust file.
+    """The Trust that a command line asks for: one key, authority or identity, a trust file, or the user's own.
 
     Without any of them nobody is believed. Raises UsageError.
     """
     from dataclasses import replace
 
-    if sum(1 for given in (key, file, certificate) if given) > 1:
-        raise UsageError("--key, --certificate and --trust exclude each other.", "Put several keys into a trust file.")
-    if key:
+    if bool(identity) != bool(issuer):
+        raise UsageError("--identity and --issuer go together.", "The issuer is who knows the identity.")
+    if sum(1 for given in (key, file, certificate, identity) if given) > 1:
+        raise UsageError(
+            "--key, --certificate, --identity and --trust exclude each other.", "Put several into a trust file."
+        )
+    if identity and issuer:
+        trust = trust_identity(identity, issuer)
+    elif key:
         trust = trust_key(key)
     elif certificate:
         pem = keys.read_pem(certificate)
@@ -160,14 +191,15 @@ def _trust(data: Mapping[str, Any], path: Path) -> Trust:
         raise ValueError('unsigned is neither "refuse" nor "allow"')
     believed = tuple(_entry(entry, path) for entry in data.get("key", []))
     authorities = tuple(_entry(entry, path, authority=True) for entry in data.get("authority", []))
+    identities = tuple(_identity(entry) for entry in data.get("identity", []))
     if len({key.fingerprint for key in believed}) != len(believed):
         raise ValueError("a key stands in it twice")
-    return Trust(keys=believed, authorities=authorities, unsigned=unsigned, origin=str(path))
+    if len({(one.identity, one.issuer) for one in identities}) != len(identities):
+        raise ValueError("an identity stands in it twice")
+    return Trust(keys=believed, authorities=authorities, identities=identities, unsigned=unsigned, origin=str(path))
 
 
 def _entry(entry: Mapping[str, Any], path: Path, *, authority: bool = False) -> Believed:
-    from dataclasses import replace
-
     _only(entry, ENTRY_FIELDS, "an entry")
     name = str(entry["name"])
     if ("file" in entry) == ("public" in entry):
@@ -179,6 +211,22 @@ def _entry(entry: Mapping[str, Any], path: Path, *, authority: bool = False) -> 
         made = Believed(name=name, pem=pem)
     else:
         made = _key(name, pem, f"{where} ({name})")
+    return _bounded(made, entry)
+
+
+def _identity(entry: Mapping[str, Any]) -> Believed:
+    _only(entry, IDENTITY_FIELDS, "an identity")
+    name, identity, issuer = (entry[field] for field in ("name", "identity", "issuer"))
+    if not all(isinstance(text, str) and text for text in (name, identity, issuer)):
+        raise ValueError(f"{name}: identity and issuer are not text")
+    return _bounded(Believed(name=name, identity=identity, issuer=issuer), entry)
+
+
+def _bounded(made: Believed, entry: Mapping[str, Any]) -> Believed:
+    """With what bounds the belief in it."""
+    from dataclasses import replace
+
+    name = made.name
     until = entry.get("until")
     if until is not None and type(until) is not datetime.date:
         raise ValueError(f"{name}: until is not a date such as 2027-06-30")

@@ -19,8 +19,11 @@ import pytest
 from kobako.pipeline.cache import default_root
 from kobako.pipeline.errors import IntegrityError, Untrusted
 from kobako.pipeline.sign import load_key, sign, write_new_key
+from kobako.pipeline.signature.keyless import Identity, checked_payload
 from kobako.pipeline.signature.trust import trust_key
 from kobako.pipeline.verify import SIGNATURE_FILE, verify
+
+from tests.unit.keyless_tool import IDENTITY, ISSUER, make_bundle, write_tool
 
 UNIT = Path(__file__).parent.parent / "unit"
 KEPT = Path(__file__).parent.parent / "fixtures" / "packages" / "0.1.0"
@@ -179,7 +182,7 @@ def keyless(path: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=120, check=False)
 
 
-IDENTITY = ("--identity", "https://example.org/build.yml", "--issuer", "https://issuer.example.org")
+OPTIONS = ("--identity", IDENTITY, "--issuer", ISSUER)
 
 
 def test_keyless_without_sigstores_services_is_no_verdict(environment: Path, home: Path) -> None:
@@ -188,39 +191,31 @@ def test_keyless_without_sigstores_services_is_no_verdict(environment: Path, hom
     shown = keyless(environment, "sign", package, "--keyless")
     assert (shown.returncode, "cannot be reached" in shown.stderr) == (5, True), shown.stderr
     assert not (package / SIGNATURE_FILE).exists()
-    sign(package, load_key(home / "key.pem", None, None, ()))
-    shown = keyless(environment, "verify", package, *IDENTITY)
+    (package / SIGNATURE_FILE).write_bytes(make_bundle("toy-int8", {}))
+    shown = keyless(environment, "verify", package, *OPTIONS)
     assert (shown.returncode, "cannot be reached" in shown.stderr) == (5, True), shown.stderr
 
 
-def test_keyless_believes_what_the_tool_says(tool: Tool, home: Path) -> None:
-    """A stand-in for the tool, as Sigstore's services are never reached here; it takes only the real one's options."""
-    options = set(
-        re.findall(
-            r"--\w[\w-]+", tool("sign", "sigstore", "--help").stdout + tool("verify", "sigstore", "--help").stdout
-        )
+def test_sigstores_client_refuses_a_certificate_of_nobody(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real client, with the keys that came with it."""
+    monkeypatch.setenv("PATH", f"{environment}:{os.environ['PATH']}")
+    with pytest.raises(Untrusted, match="is not by"):
+        checked_payload(make_bundle("toy-int8", {}), Identity(IDENTITY, ISSUER), offline=True)
+
+
+def test_keyless_asks_the_tool_only_what_it_takes(tool: Tool, home: Path) -> None:
+    options = set(re.findall(r"--\w[\w-]+", tool("sign", "sigstore", "--help").stdout))
+    package = home / "toy-int8"
+    bin_ = write_tool(home / "tool")
+    assert keyless(bin_, "sign", package, "--keyless").returncode == 0
+    recorder = bin_ / "model_signing"
+    recorder.write_text(
+        f"#!{sys.executable}\nimport sys\nprint(*sys.argv[1:], file=open({str(home / 'asked')!r}, 'w'))\n"
     )
-    stand_in, package = home / "bin" / "model_signing", home / "toy-int8"
-    stand_in.parent.mkdir()
-    stand_in.write_text(
-        f"#!{sys.executable}\nimport os, sys\n"
-        f"assert {{word for word in sys.argv if word.startswith('--')}} <= {options!r}\n"
-        f"print(*sys.argv[1:], file=open({str(home / 'asked')!r}, 'a'))\n"
-        "said = os.environ.get('SAYS', '')\nsys.exit(said or 0)\n"
-    )
-    stand_in.chmod(0o755)
-    assert keyless(stand_in.parent, "sign", package, "--keyless").returncode == 0
-    assert keyless(stand_in.parent, "verify", package, *IDENTITY).returncode == 0
-    signing, verifying = (home / "asked").read_text().splitlines()
-    assert signing.startswith(
-        f"sign sigstore {package} --signature {package / SIGNATURE_FILE} --use_ambient_credentials"
-    )
-    assert verifying.endswith("--identity https://example.org/build.yml --identity_provider https://issuer.example.org")
-    (package / "LICENSE").write_text("changed")  # what the tool overlooks, the manifest does not
-    assert keyless(stand_in.parent, "verify", package, *IDENTITY).returncode == 7
-    stand_in.write_text(f"#!{sys.executable}\nraise SystemExit('identity differs')\n")
-    shown = keyless(stand_in.parent, "verify", package, *IDENTITY)
-    assert (shown.returncode, "identity differs" in shown.stderr) == (20, True), shown.stderr
+    assert keyless(bin_, "sign", package, "--keyless").returncode == 0  # the older signature still stands
+    asked = (home / "asked").read_text().split()
+    assert asked[:3] == ["sign", "sigstore", str(package)]
+    assert {word for word in asked if word.startswith("--")} <= options
 
 
 PROBE = """
