@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tests.conftest import TinyBuild
+from tests.contract.test_model_signing import REQUIREMENTS
 
 pytestmark = pytest.mark.heavy
 ACTION = Path(__file__).parents[2] / ".github" / "actions" / "build"
@@ -80,8 +81,8 @@ def test_build_sign_and_publish(tiny_build: TinyBuild, inputs: dict[str, str], t
     public, _ = write_new_key(tmp_path / "key.pem", None)
     secret = (tmp_path / "key.pem").read_text()
     runner = Runner(
-        tmp_path, inputs | {"sign": "key"}, PYTHON=sys.executable, KOBAKO_CACHE=str(tiny_build.cache),
-        KOBAKO_SIGNING_KEY=secret,
+        tmp_path, inputs | {"sign": "key", "provenance": "true"}, PYTHON=sys.executable,
+        KOBAKO_CACHE=str(tiny_build.cache), KOBAKO_SIGNING_KEY=secret,
     )  # fmt: skip
     outputs = runner.run()
     assert outputs["name"] == "tiny-float16"
@@ -91,6 +92,7 @@ def test_build_sign_and_publish(tiny_build: TinyBuild, inputs: dict[str, str], t
     summary = runner.summary.read_text()
     assert "LiteRT" in summary
     assert outputs["address"] in summary
+    assert json.loads(Path(outputs["provenance"]).read_text())["predicateType"] == "https://slsa.dev/provenance/v1"
     assert "::notice" in runner.log
     assert secret.splitlines()[1] not in runner.log
     assert not list(tmp_path.glob("key.??????")), "the private key stayed on the disk"
@@ -106,6 +108,17 @@ def test_an_unsigned_package_is_published_only_when_asked_to(
     assert not (tmp_path / "published").exists()
     runner.values["inputs.allow-unsigned"] = "true"
     assert runner.run()["address"]
+
+
+def test_the_tool_of_keyless_signing_is_installed_apart(tmp_path: Path) -> None:
+    """The real one, from the package index, in the version that the other tests hold against kobako."""
+    runner = Runner(tmp_path, {"model": "", "sign": "keyless"}, PYTHON=sys.executable)
+    runner.step(next(step for step in runner.action["runs"]["steps"] if step.get("id") == "install"))
+    tool = tmp_path / "kobako-tools" / "model_signing"
+    shown = subprocess.run([tool, "--version"], capture_output=True, text=True, check=True)
+    assert REQUIREMENTS[0].rpartition("==")[2] in shown.stdout
+    assert tool.resolve().with_name("python3").exists()
+    assert tool.resolve().parent != Path(sys.executable).parent
 
 
 def test_hostile_inputs_stay_words(inputs: dict[str, str], tmp_path: Path) -> None:

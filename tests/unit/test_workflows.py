@@ -34,8 +34,38 @@ def test_inputs_never_reach_a_shell_as_text() -> None:
 
 
 def test_permissions_are_narrow() -> None:
+    """Reading, and nothing else; but a called workflow's `build` has what its caller gives it, such as an identity.
+
+    A word of its own would take the caller's away, or, asking for more, let GitHub start nothing.
+    """
     for path in GITHUB.glob("workflows/*.yml"):
-        assert load(path)["permissions"] == {"contents": "read"}, path.name
+        read = load(path)
+        jobs = {name: job.get("permissions", read.get("permissions")) for name, job in read["jobs"].items()}
+        if path.name == "build-package.yml":
+            assert jobs.pop("build") is None
+        assert jobs, path.name
+        assert all(given == {"contents": "read"} for given in jobs.values()), path.name
+
+
+def test_steps_are_given_what_they_read() -> None:
+    """Every input, output and step that an expression of the action names is there."""
+    action = load(GITHUB / "actions/build/action.yml")
+    script = (GITHUB / "actions/build/steps").read_text()
+    told = set(re.findall(r"output (\w+) ", script))
+    ids = {step["id"]: step for step in action["runs"]["steps"] if "id" in step}
+    for name in re.findall(r"inputs\.([\w-]+)", str(action)):
+        assert name in action["inputs"], name
+    for step, output in re.findall(r"steps\.([\w-]+)\.outputs\.([\w-]+)", str(action)):
+        assert step in ids
+        assert output in told or "uses" in ids[step], output
+    for step in (one for one in ids.values() if "run" in one):
+        assert step["run"] == f'"$STEPS" {step["id"]}'
+
+
+def test_secrets_reach_the_action() -> None:
+    workflow = load(GITHUB / "workflows/build-package.yml")
+    used = set(re.findall(r"secrets\.([\w-]+)", str(workflow["jobs"])))
+    assert used == set(workflow[True]["workflow_call"]["secrets"])
 
 
 def test_the_reusable_workflow_gives_the_action_only_inputs_it_has() -> None:
