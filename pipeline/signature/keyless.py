@@ -86,11 +86,8 @@ def identity_of(certificate: bytes) -> Identity:
     try:
         extensions = x509.load_der_x509_certificate(certificate).extensions
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        found = [
-            *names.get_values_for_type(x509.UniformResourceIdentifier),
-            *names.get_values_for_type(x509.RFC822Name),
-        ]
-        (name,) = found
+        kinds = (x509.UniformResourceIdentifier, x509.RFC822Name)
+        (name,) = (name for kind in kinds for name in names.get_values_for_type(kind))
         return Identity(str(name), _issuer(extensions))
     except (ValueError, TypeError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType,
             x509.InvalidVersion) as error:  # fmt: skip
@@ -107,9 +104,8 @@ def _issuer(extensions: x509.Extensions) -> str:
             extension.value, x509.UnrecognizedExtension
         ):
             value = extension.value.value
-            is_short_string = (
-                value[:1] == b"\x0c" and len(value) == value[1] + 2
-            )  # DER: UTF8String of fewer than 128 bytes
+            # DER: a UTF8String of fewer than 128 bytes
+            is_short_string = len(value) > 1 and value[0] == 0x0C and value[1] == len(value) - 2
             return (value[2:] if is_short_string else value).decode()
     raise ValueError("it names no issuer")
 

@@ -116,7 +116,7 @@ def make_certificate(key: Any, identity: str, issuer: str | None) -> bytes:
         .add_extension(x509.SubjectAlternativeName([name]), critical=True)
     )  # fmt: skip
     if issuer is not None:
-        told = b"\x0c" + bytes([len(issuer)]) + issuer.encode()
+        told = b"\x0c" + bytes([len(issuer)]) + issuer.encode() if issuer else b"\x0c"
         made = made.add_extension(x509.UnrecognizedExtension(x509.ObjectIdentifier(ISSUER_OID), told), critical=False)
     return made.sign(key, hashes.SHA256()).public_bytes(_der())
 

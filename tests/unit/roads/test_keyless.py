@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 from pathlib import Path
 
@@ -98,6 +99,20 @@ def test_whom_a_certificate_names() -> None:
     for broken in (make_certificate(key, IDENTITY, None), b"", b"\x30\x03\x02\x01\x01"):
         with pytest.raises(Untrusted, match="names no signer"):
             identity_of(broken)
+    assert identity_of(make_certificate(key, IDENTITY, "")).issuer == "\f"  # a string's mark without a string
+
+
+def test_a_damaged_certificate_ends_in_no_traceback() -> None:
+    valid = make_certificate(ec.generate_private_key(ec.SECP256R1()), IDENTITY, ISSUER)
+    chance, refused = random.Random(3), 0
+    for _ in range(3000):
+        damaged = bytearray(valid)
+        damaged[chance.randrange(len(valid))] = chance.randrange(256)
+        try:
+            identity_of(bytes(damaged))
+        except Untrusted:
+            refused += 1
+    assert refused > 500
 
 
 def test_a_trust_file_names_identities(signed: Path, tmp_path: Path) -> None:
