@@ -9,10 +9,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from . import limited, profile, stages
 from .checkpoint import write_checkpoint
@@ -156,7 +157,8 @@ def print_build(given: argparse.Namespace, work: Path) -> None:
     arguments = [str(model), "--recipe", given.recipe, "--context", given.context, "--out", str(work / "package")]
     for target in given.target or TARGETS:
         arguments += ["--target", target]
-    arguments += ["--jobs", "1", "--memory-limit", f"{limit / 1e9}GB"]
+    # random weights hardly prefer one token to another, and so do not meet the demands on quality: what failed is told
+    arguments += ["--jobs", "1", "--memory-limit", f"{limit / 1e9}GB", "--allow-failing"]
     try:
         told, seconds = limited.build(arguments, limit, work / "cache")
     except subprocess.CalledProcessError as error:
@@ -176,6 +178,15 @@ def print_build(given: argparse.Namespace, work: Path) -> None:
         f"\n{parameters / 1e9:.2f} billion parameters, limit {limit / 1e9:.0f} GB: {seconds / 60:.1f} minutes, at most "
         f"{peak / 1e9:.2f} GB in one process; 1.3 × bf16 + 1.5 GB would be {allowed(parameters) / 1e9:.2f} GB"
     )
+    for name, target in told["report"]["targets"].items():
+        print(f"{name}: {proof_in_words(target['report']['checks'])}")
+
+
+def proof_in_words(checks: Sequence[Mapping[str, Any]]) -> str:
+    """How many checks of a proof hold, and which do not."""
+    failed = [f"{one['part']} {one['name']} {one['value']} ({one['demand']})" for one in checks if not one["passed"]]
+    held = f"{len(checks) - len(failed)} of {len(checks)} checks hold"
+    return f"{held}; not: {'; '.join(failed)}" if failed else held
 
 
 main()
