@@ -200,8 +200,12 @@ class Cache:
     def remove(self, stage: str, key: str) -> None:
         """Forget one entry. Raises OutputError where it cannot be removed."""
         with self._locked(stage, key):
-            if (self.root / stage / key).exists():  # else another process was quicker
+            try:
                 shutil.rmtree(self.root / stage / key)
+            except OSError as error:
+                if error.errno in UNWRITABLE:
+                    raise
+                # otherwise another process was quicker, or has a file open: the next prune takes what is left
 
 
 def _unwritable(root: Path, error: OSError) -> OutputError:

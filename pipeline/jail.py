@@ -87,6 +87,7 @@ class _Jail:
 
 WARM_UP = (
     "{{ [1] | tojson }}{{ strftime_now('%A %d %B %Y %Z') }}{{ 'a' | wordwrap }}{{ [1] | pprint }}{{ lipsum(1) }}",
+    "{{ '<a>' | striptags }}",
     "{{ [1] | tojson }}{{ strftime_now('%A') }}",
     "{{ raise_exception('no') }}",
     "{{ 'a'.nothing() }}",

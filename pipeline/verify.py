@@ -201,6 +201,15 @@ def check_contents(package: Path, signed: Signed | None, targets: Sequence[str] 
 
 def _signed(package: Path, trust: Trust) -> Signed | None:
     """What the package's signature vouches for; None when the Trust does without one."""
+    try:
+        return open_signature(_signature_bytes(package), trust)
+    except _NobodyKnown as error:
+        if trust.unsigned == "allow":
+            return None
+        raise Untrusted(error.what, error.next_step) from error
+
+
+def _signature_bytes(package: Path) -> bytes:
     path = package / SIGNATURE_FILE
     try:
         if not os.path.lexists(path):
@@ -211,14 +220,9 @@ def _signed(package: Path, trust: Trust) -> Signed | None:
         if path.is_symlink() or not path.is_file():
             raise Untrusted(f"{path} is not a plain file.", "Do not use the package.")
         with path.open("rb") as file:
-            data = file.read(MAX_SIGNATURE_BYTES + 1)
-        return open_signature(data, trust)
+            return file.read(MAX_SIGNATURE_BYTES + 1)
     except OSError as error:
         raise Untrusted(f"{path} cannot be read: {error.strerror}.", "Pull the package again.") from error
-    except _NobodyKnown as error:
-        if trust.unsigned == "allow":
-            return None
-        raise Untrusted(error.what, error.next_step) from error
 
 
 def _same_list(package: Path, manifest: Mapping[str, Any], digests: Mapping[str, str]) -> None:

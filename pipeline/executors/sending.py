@@ -25,13 +25,19 @@ class Destination:
         self._files, self._root = opened(url)
 
     def check(self, name: str = "") -> None:
-        """Raise OutputError when something stands there that is no package, or not the package `name`."""
-        with reached(self._url, "Check the address and the login."):
+        """Raise OutputError when something stands there that is no package, or not the package `name`.
+
+        Raises NetworkError when it cannot be listed, or, without a `name`, when nothing can be written and removed.
+        """
+        with reached(self._url, "Check the address and the login: kobako lists, writes and removes files there."):
             found = self._listed()
-            if UNDER_WAY in found or not found:
-                return
             standing = self._name() if MANIFEST_FILE in found else None
-        if standing is None or (name and standing != name):
+            free = UNDER_WAY in found or not found or (standing is not None and name in ("", standing))
+            if free and not name:
+                self._mark()
+                if UNDER_WAY not in found:
+                    self._files.rm_file(f"{self._root}/{UNDER_WAY}")
+        if not free:
             what = "files that are no kobako package" if standing is None else f"another package, {standing}"
             raise OutputError(f"{shown(self._url)} holds {what}.", "Choose another --out, or remove it.")
 
@@ -41,8 +47,7 @@ class Destination:
         names = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
         with reached(self._url, KEPT):
             old = self._listed()
-            self._files.makedirs(self._root, exist_ok=True)
-            self._files.pipe_file(f"{self._root}/{UNDER_WAY}", b"kobako is writing this package.\n")
+            self._mark()
             if MANIFEST_FILE in old:
                 self._files.rm_file(f"{self._root}/{MANIFEST_FILE}")
             for name in sorted(names - {MANIFEST_FILE}):
@@ -51,6 +56,10 @@ class Destination:
                 self._files.rm_file(f"{self._root}/{name}")
             self._put(package, MANIFEST_FILE)
             self._files.rm_file(f"{self._root}/{UNDER_WAY}")
+
+    def _mark(self) -> None:
+        self._files.makedirs(self._root, exist_ok=True)
+        self._files.pipe_file(f"{self._root}/{UNDER_WAY}", b"kobako is writing this package.\n")
 
     def _put(self, package: Path, name: str) -> None:
         there = f"{self._root}/{name}"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import MissingDependency, NetworkError, Untrusted
+from ..errors import MissingDependency, NetworkError, OutputError, Untrusted
 from ..names import printable
 from .bundle import PAYLOAD_TYPE, SIGNATURE_FILE
 
@@ -117,16 +117,19 @@ def checked_payload(data: bytes, identity: Identity, *, offline: bool = False) -
         offline: believe the keys of Sigstore's services that the tool has, instead of fetching what they are now.
 
     Raises Untrusted when it did not, MissingDependency without the tool, NetworkError when it cannot be told because
-    Sigstore's keys cannot be fetched.
+    Sigstore's keys cannot be fetched, OutputError when it cannot be run here.
     """
     python = Path(_command()).resolve().with_name("python3")
     if not python.exists():
         raise MissingDependency(f"{COMMAND} is not in an environment of its own: there is no {python}.", INSTALL)
-    with tempfile.TemporaryDirectory(prefix="kobako-keyless-") as scratch:
-        copy = Path(scratch) / SIGNATURE_FILE
-        copy.write_bytes(data)
-        command = [str(python), "-I", "-c", CHECK, str(copy), identity.name, identity.issuer, "yes" if offline else ""]
-        done = _asked(command)
+    try:
+        with tempfile.TemporaryDirectory(prefix="kobako-keyless-") as scratch:
+            copy = Path(scratch) / SIGNATURE_FILE
+            copy.write_bytes(data)
+            asked = [str(copy), identity.name, identity.issuer, "yes" if offline else ""]
+            done = _asked([str(python), "-I", "-c", CHECK, *asked])
+    except OSError as error:  # of this machine: it says nothing about the package
+        raise OutputError(f"{COMMAND} cannot be run: {error}.", "Free some space, or set TMPDIR.") from error
     said = done.stderr.decode(errors="replace")
     if done.returncode == REFUSED:
         raise Untrusted(f"{SIGNATURE_FILE} is not by {identity}: {_last_line(said)}.", "Do not use the package.")

@@ -166,6 +166,18 @@ def built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Request]:
     return seen
 
 
+@pytest.mark.parametrize("right", ["pipe_file", "rm_file"])
+def test_a_login_that_may_not_write_or_remove_is_told_before_the_build(
+    monkeypatch: pytest.MonkeyPatch, right: str
+) -> None:
+    def denied(*_: object) -> NoReturn:
+        raise PermissionError("AccessDenied")
+
+    monkeypatch.setattr(Failing, right, denied)
+    with pytest.raises(NetworkError, match="AccessDenied"):
+        Destination("failing://host/new").check()
+
+
 def test_a_job_is_sent_and_its_login_is_not_shown(built: list[Request], tmp_path: Path) -> None:
     done = build_order(Order(job=JOB, out=f"failing://me:{SECRET}@host/all", cache=str(tmp_path / "c")), Silent())
     assert (done.error, done.package) == ("", "failing://host/all/toy-int8")
