@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -67,6 +68,7 @@ def reprove(package: Path, names: tuple[str, ...], observer: Observer) -> Mappin
         targets.require(targets.get(name))
         label = f"{name} proof"
         observer.started(label)
+        began = time.monotonic()
         arguments = {
             "target": name,
             "exported": to_json(exported),
@@ -80,7 +82,7 @@ def reprove(package: Path, names: tuple[str, ...], observer: Observer) -> Mappin
             progress=partial(observer.progress, label),
         )
         reports[name] = from_json(outcome.value, Report)
-        observer.finished(label, 0.0, cached=False)
+        observer.finished(label, time.monotonic() - began, cached=False)
     return reports
 
 
@@ -185,6 +187,7 @@ def bench_package(package: Path, names: tuple[str, ...], observer: Observer) -> 
         targets.require(targets.get(name))
         label = f"{name} speed"
         observer.started(label)
+        began = time.monotonic()
         arguments = {"target": name, "exported": to_json(exported), "weight_bytes": weight_bytes}
         outcome = _workers().run(
             "measure",
@@ -193,7 +196,7 @@ def bench_package(package: Path, names: tuple[str, ...], observer: Observer) -> 
             progress=partial(observer.progress, label),
         )
         measured[name] = from_json(outcome.value, Measurement)
-        observer.finished(label, 0.0, cached=False)
+        observer.finished(label, time.monotonic() - began, cached=False)
     return measured
 
 

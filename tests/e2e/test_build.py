@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -80,6 +81,8 @@ def test_the_package_proves_itself_again_without_cache_or_model(built: Path, kob
     )  # fmt: skip
     assert shown.code == 0, shown.err
     assert {name: report["passed"] for name, report in shown.json.items()} == {"litert": True, "executorch": True}
+    took = re.findall(r"(?:litert|executorch) proof: \d+ (?:min|s)\b", shown.err)
+    assert len(took) == 2, shown.err  # seconds, as a proof takes
     suites = ET.parse(tmp_path / "j.xml").getroot()
     assert len(list(suites.iter("testcase"))) >= 10
     assert not list(suites.iter("failure"))
