@@ -150,6 +150,10 @@ class Session(Protocol):
         """Outputs of one function. Raises BadArtifact."""
         ...
 
+    def close(self) -> None:
+        """Give the memory back; nothing can be run afterwards."""
+        ...
+
 
 class CoreMLSession:
     """Core ML through coremltools; macOS only. One MLModel per function, loaded when it is first needed."""
@@ -174,6 +178,10 @@ class CoreMLSession:
             raise BadArtifact(f"{function} answers with infinity or NaN.", "On Linux, validate names the operation.")
         return outputs
 
+    def close(self) -> None:
+        """Let the models go."""
+        self._models.clear()
+
 
 class CoreMLEncoder:
     """Fulfils `protocols.EncoderRuntime` over a Session."""
@@ -193,7 +201,7 @@ class CoreMLEncoder:
 
     def close(self) -> None:
         """Give everything back."""
-        del self._session
+        self._session.close()
 
 
 def open_encoder(package: Path) -> CoreMLEncoder:

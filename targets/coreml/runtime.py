@@ -39,6 +39,10 @@ class Session(Protocol):
         """A copy of one state."""
         ...
 
+    def close(self) -> None:
+        """Give the memory back; nothing can be run afterwards."""
+        ...
+
 
 class CoreMLSession:
     """Core ML through coremltools; macOS only. One MLModel per function, one MLState for all."""
@@ -73,6 +77,11 @@ class CoreMLSession:
     def state(self, name: str) -> Array:
         """A copy of one state."""
         return np.array(self._state.read_state(name))
+
+    def close(self) -> None:
+        """Let the models and the state go."""
+        self._models.clear()
+        del self._state
 
 
 class CoreMLRuntime:
@@ -112,7 +121,7 @@ class CoreMLRuntime:
 
     def close(self) -> None:
         """Give everything back."""
-        del self._session
+        self._session.close()
 
     def _append(self, ids: Sequence[int]) -> FloatArray:
         position = len(self._fed)

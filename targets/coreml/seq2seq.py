@@ -172,7 +172,7 @@ class CoreMLSeq2Seq:
 
     def close(self) -> None:
         """Give everything back."""
-        del self._session
+        self._session.close()
 
 
 def open_seq2seq(package: Path) -> CoreMLSeq2Seq:

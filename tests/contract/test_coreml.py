@@ -147,6 +147,19 @@ def test_matrices_beyond_the_budget_are_made_when_needed_and_say_the_same(
     assert kept - left >= 2 * matrices + (2 * 384 * 64 if not table else 0)
 
 
+def test_a_closed_runtime_gives_its_matrices_back(exported: Callable[..., Exported]) -> None:
+    """At once: a proof opens two of them, one after the other."""
+    import weakref
+
+    runtime = TARGET.runtime(exported("int8"))
+    runtime.feed(IDS[:20])
+    runtime.feed(IDS[20:21])
+    kept = [weakref.ref(tensor) for tensor in runtime._session._constants._made.values() if tensor.nbytes > 4096]
+    assert kept
+    runtime.close()
+    assert [one for one in kept if one() is not None] == []
+
+
 def test_tracing_makes_no_matrix_of_what_it_is_fed() -> None:
     import torch
     from kobako.targets.coreml.lower import unworked

@@ -57,6 +57,15 @@ class Interpreter:
             raise UsageError(f"there is no state {name!r}.", f"States: {', '.join(sorted(self._states))}.")
         return self._states[name].float().numpy().copy()
 
+    def close(self) -> None:
+        """Give the memory back. A program's closures refer to each other: Python would find that only much later."""
+        for compiled in self._compiled.values():
+            compiled.steps.clear()
+            compiled.constants.clear()
+        self._compiled.clear()
+        self._states.clear()
+        self._constants.clear()
+
     def magnitudes(self) -> dict[str, float]:
         """The largest magnitude of every float output so far, by ``function/output name``; needs ``record=True``."""
         if self._largest is None:

@@ -59,6 +59,11 @@ class Constants:
             self._room[dtype] = torch.empty(prod(shape), dtype=dtype)
         return self._filled(source, self._room[dtype][: prod(shape)].view(shape))  # new pages cost more than numbers
 
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._made.clear()
+        self._room.clear()
+
     def _new(self, source: Literal | Operation, dtype: torch.dtype) -> torch.Tensor:
         if isinstance(source, Literal):
             return self._literal(source).to(dtype)
