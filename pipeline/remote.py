@@ -13,16 +13,10 @@ from typing import Any
 from urllib.parse import unquote
 
 from .errors import KobakoError, MissingDependency, NetworkError, UsageError
+from .registry.addresses import LOGIN, QUERY, without_secrets
 
-LOGIN = re.compile(r"(?<=://)[^/\s]*@")
-QUERY = re.compile(r"[?#]\S*")
 SHORTEST_SECRET = 4
 """Shorter ones are not looked for in other text, where they would hit words."""
-
-
-def shown(url: str) -> str:
-    """A URL without what may be secret in it: login, query, fragment; also of a chain such as simplecache::s3://…"""
-    return QUERY.sub("", LOGIN.sub("", url))
 
 
 def without_secrets_of(text: str, *urls: str) -> str:
@@ -51,10 +45,14 @@ def opened(url: str) -> tuple[Any, str]:
         files, root = fsspec.core.url_to_fs(url)
     except ImportError as error:
         said = without_secrets_of(str(error), url).rstrip(".")
-        raise MissingDependency(f"{shown(url)} needs a package: {said}.", "Install what fsspec asks for.") from error
+        raise MissingDependency(
+            f"{without_secrets(url)} needs a package: {said}.", "Install what fsspec asks for."
+        ) from error
     except ValueError as error:
         said = without_secrets_of(str(error), url).rstrip(".")
-        raise UsageError(f"{shown(url)} is no place that fsspec knows: {said}.", "Write a URL like s3://… .") from error
+        raise UsageError(
+            f"{without_secrets(url)} is no place that fsspec knows: {said}.", "Write a URL like s3://… ."
+        ) from error
     except Exception as error:
         raise unusable(url, error, "Check the address and the login.") from error
     return files, str(root).rstrip("/")
@@ -75,4 +73,4 @@ def unusable(url: str, error: Exception, next_step: str) -> NetworkError:
     """The error for what a driver raised."""
     said = without_secrets_of(str(error), url).rstrip(".") or "no reason given"
     kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
-    return NetworkError(f"{shown(url)} cannot be used: {kind}{said}.", next_step)
+    return NetworkError(f"{without_secrets(url)} cannot be used: {kind}{said}.", next_step)

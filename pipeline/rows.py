@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from .system import usable_cores
+
 VALUES_AT_ONCE = 1 << 18
 """Small enough, in float32, for the cache of one core."""
 
@@ -30,6 +32,6 @@ def over_rows(shape: tuple[int, ...], work: Callable[[slice], None]) -> None:
 
 
 def cores() -> int:
-    """What OMP_NUM_THREADS grants, which every numeric library goes by; without it, all there are."""
+    """What OMP_NUM_THREADS grants, which every numeric library goes by; without it, all that may be used."""
     granted = os.environ.get("OMP_NUM_THREADS", "")
-    return int(granted) if granted.isdigit() and int(granted) > 0 else os.cpu_count() or 1
+    return int(granted) if granted.isdigit() and int(granted) > 0 else usable_cores()

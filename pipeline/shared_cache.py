@@ -18,7 +18,8 @@ from .codec import write_json
 from .errors import IntegrityError
 from .manifest import sha256_of
 from .names import check_member_name
-from .remote import opened, reached, shown
+from .registry.addresses import without_secrets
+from .remote import opened, reached
 
 RECORD = "entry.json"
 NEXT_STEP = "That is the shared cache; what was made is in the local one."
@@ -47,7 +48,7 @@ class SharedCache:
                 self._files.get_file(f"{home}/files/{name}", str(there))
                 if sha256_of(there) != digest:
                     raise IntegrityError(
-                        f"{shown(self._url)}/{stage}/{key}/files/{name} is damaged.", "Remove that entry."
+                        f"{without_secrets(self._url)}/{stage}/{key}/files/{name} is damaged.", "Remove that entry."
                     )
         (work / "files").mkdir(exist_ok=True)
         write_json(work / RECORD, record)
@@ -58,7 +59,7 @@ class SharedCache:
             return {check_member_name(name): str(record["sha256"][name]) for name in record["files"]}
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(
-                f"{shown(self._url)} holds a damaged record ({error}).", "Remove that entry."
+                f"{without_secrets(self._url)} holds a damaged record ({error}).", "Remove that entry."
             ) from error
 
     def keep(self, stage: str, key: str, home: Path) -> None:

@@ -24,11 +24,16 @@ class Machine:
         """Read it off this machine."""
         import psutil
 
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = usable_cores()
         available = psutil.virtual_memory().available
         if (limit := cgroup_limit_bytes()) is not None:
             available = min(available, limit)
         return Machine(cores, available, f"{platform.node()} {platform.machine()} {cores} cores")
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cgroup_limit_bytes() -> int | None:

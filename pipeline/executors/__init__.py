@@ -20,7 +20,8 @@ from typing import Protocol
 from ..contracts import RECIPES, ExportOptions
 from ..errors import KobakoError, TargetCrashed, by_name
 from ..matrix import Job
-from ..remote import shown, without_secrets_of
+from ..registry.addresses import without_secrets
+from ..remote import without_secrets_of
 from ..run import Observer
 
 
@@ -89,7 +90,7 @@ def build_order(order: Order, observer: Observer) -> Done:
         return failed(order, _unexpected(error), time.monotonic() - started)
     seconds = time.monotonic() - started
     return Done(
-        name=order.job.name, package=shown(package) if _is_url(package) else package, machine=platform.node(),
+        name=order.job.name, package=without_secrets(package) if _is_url(package) else package, machine=platform.node(),
         seconds=seconds, peak_rss_bytes=peak, proven=proven,
     )  # fmt: skip
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ..errors import OutputError
 from ..manifest import MANIFEST_FILE, read_manifest
-from ..remote import opened, reached, shown
+from ..registry.addresses import without_secrets
+from ..remote import opened, reached
 
 UNDER_WAY = "kobako.uploading"
 KEPT = "What was built is in the cache: run it again."
@@ -39,7 +40,7 @@ class Destination:
                     self._files.rm_file(f"{self._root}/{UNDER_WAY}")
         if not free:
             what = "files that are no kobako package" if standing is None else f"another package, {standing}"
-            raise OutputError(f"{shown(self._url)} holds {what}.", "Choose another --out, or remove it.")
+            raise OutputError(f"{without_secrets(self._url)} holds {what}.", "Choose another --out, or remove it.")
 
     def send(self, package: Path) -> None:
         """Copy a package there. Raises NetworkError, and OutputError as `check` does."""

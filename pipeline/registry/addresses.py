@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from ..errors import UsageError
 
@@ -18,6 +18,8 @@ OCI = re.compile(
     r"(?P<name>[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)"
     r"(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
+LOGIN = re.compile(r"(?<=://)[^/\s]*@")
+QUERY = re.compile(r"[?#]\S*")
 DEFAULT_TAG = "latest"
 NEXT_STEP = "Write hf://org/name@rev, oci://host/name:tag, https://host/path, or a directory."
 
@@ -46,12 +48,8 @@ class Address:
 
 
 def without_secrets(url: str) -> str:
-    """A URL without what may be secret in it: user, password, query, fragment."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # brackets that do not match: nothing tells where a password would end
-        return url.partition("://")[0] + "://…"
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    """A URL without what may be secret in it: login, query, fragment; also one that is none, or a chain of several."""
+    return QUERY.sub("", LOGIN.sub("", url))
 
 
 def parse(text: str) -> Address:

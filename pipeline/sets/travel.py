@@ -187,9 +187,8 @@ class _Pulling:
         request = replace(
             self.request,
             out=there,
-            trust=replace(
-                self.request.trust, unsigned="allow", identities=()
-            ),  # the set's signer vouches, by the digest
+            # the set's signer vouches, by the digest
+            trust=replace(self.request.trust, unsigned="allow", identities=()),
             manifest_sha256=member.manifest_sha256,
         )
         if member.inside:

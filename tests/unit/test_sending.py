@@ -20,7 +20,8 @@ from kobako.pipeline.errors import MissingDependency, NetworkError, OutputError,
 from kobako.pipeline.executors import Order, build_order
 from kobako.pipeline.executors.sending import UNDER_WAY, Destination
 from kobako.pipeline.matrix import Job
-from kobako.pipeline.remote import opened, shown, without_secrets_of
+from kobako.pipeline.registry.addresses import without_secrets
+from kobako.pipeline.remote import opened, without_secrets_of
 from kobako.pipeline.run import Observer, Request
 from kobako.pipeline.shared_cache import SharedCache
 from kobako.pipeline.signature.trust import Trust
@@ -260,14 +261,14 @@ def kobako(
     ],
 )
 def test_a_url_is_shown_without_its_login(url: str, words: str) -> None:
-    assert shown(url) == words
+    assert without_secrets(url) == words
     for said in (f"cannot reach {url}!", f"login {SECRET} refused", f"{url}/deep: no"):
         assert SECRET not in without_secrets_of(said, url)
 
 
 def test_a_url_without_secrets_stays() -> None:
     for url in ("s3://bucket/kobako", "file:///a/b", "simplecache::s3://bucket/x"):
-        assert shown(url) == url
+        assert without_secrets(url) == url
         assert without_secrets_of(f"no such bucket: {url}", url) == f"no such bucket: {url}"
 
 

@@ -6,6 +6,8 @@ import base64
 import gzip
 import itertools
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -16,7 +18,7 @@ from kobako.pipeline.registry.login import Login, RegistryAuth, is_loopback
 from kobako.pipeline.registry.oci import Registry
 from kobako.pipeline.registry.roads import open_source
 
-from tests.unit.roads.answers import Answer, AnswerServer, Asked, answering, write_certificate
+from tests.unit.roads.answers import Answer, Answering, AnswerServer, Asked, answering, write_certificate
 from tests.unit.roads.oci_registry import write_login
 
 DIGEST = "sha256:" + "0" * 64
@@ -24,25 +26,31 @@ ENDLESS = itertools.repeat(b"x" * 65_536)
 BASIC = Answer(401, {"WWW-Authenticate": 'Basic realm="toys"'})
 
 
-def registry(host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """The client of a registry that one has logged in to."""
+@contextmanager
+def registry(
+    answer: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, certificate: Path | None = None
+) -> Iterator[tuple[AnswerServer, Registry]]:
+    """A server that answers so, and the client of a registry there that one has logged in to."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-    write_login(tmp_path / "docker", host)
-    return Registry(parse(f"oci://{host}/team/toy:1"))
+    with answering(answer, certificate) as server:
+        # 127.1 is this machine for the resolver and no loopback address for kobako, which therefore speaks TLS to it
+        host = server.host.replace("127.0.0.1", "127.1") if certificate else server.host
+        write_login(tmp_path / "docker", host)
+        made = Registry(parse(f"oci://{host}/team/toy:1"))
+        try:
+            yield server, made
+        finally:
+            made.client.close()
 
 
 def upload(made: Registry) -> None:
-    try:
-        made.put_blob(DIGEST, 2, iter([b"{}"]))
-    finally:
-        made.client.close()
+    made.put_blob(DIGEST, 2, iter([b"{}"]))
 
 
 def logins(server: AnswerServer) -> list[str]:
     return [asked.headers["authorization"] for asked in server.log if "authorization" in asked.headers]
 
 
-# 127.1 is this machine for the resolver and no loopback address for kobako, which therefore speaks TLS to it
 @pytest.mark.parametrize("where", ["http://{host}/upload", "//{host}/upload", "/upload"])
 def test_a_login_for_https_is_not_sent_in_plain_http(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -55,8 +63,7 @@ def test_a_login_for_https_is_not_sent_in_plain_http(
 
     certificate = write_certificate(tmp_path / "tls.pem", "127.1")
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    with answering(answer, certificate) as server:
-        made = registry(server.host.replace("127.0.0.1", "127.1"), tmp_path, monkeypatch)
+    with registry(answer, tmp_path, monkeypatch, certificate) as (server, made):
         if where.startswith("http:"):
             with pytest.raises(AccessDenied, match="not encrypted"):
                 upload(made)
@@ -87,8 +94,8 @@ def test_a_login_does_not_follow_an_upload_to_another_port(tmp_path: Path, monke
         def answer(asked: Asked) -> Answer:
             return Answer(202, {"Location": f"{other.url}/up"}) if "authorization" in asked.headers else BASIC
 
-        with answering(answer) as server, pytest.raises(AccessDenied):
-            upload(registry(server.host, tmp_path, monkeypatch))
+        with registry(answer, tmp_path, monkeypatch) as (server, made), pytest.raises(AccessDenied):
+            upload(made)
     assert logins(server)
     assert [asked.method for asked in other.log] == ["PUT"]
     assert not logins(other)
@@ -102,11 +109,8 @@ def test_who_is_redirected_to_has_no_claim_to_the_login(
         challenge = {"WWW-Authenticate": f'{scheme} realm="{thief.url}/token",service="x"'}
         with answering(lambda _: Answer(401, challenge)) as store:
             moved = Answer(307, {"Location": f"{store.url}/blob"})
-            with answering(lambda _: moved) as server:
-                made = registry(server.host, tmp_path, monkeypatch)
-                with pytest.raises(AccessDenied):
-                    made.has(DIGEST)
-                made.client.close()
+            with registry(lambda _: moved, tmp_path, monkeypatch) as (server, made), pytest.raises(AccessDenied):
+                made.has(DIGEST)
     assert len(server.log) == len(store.log) == 1
     assert thief.log == []
     assert not logins(server) + logins(store)
@@ -115,11 +119,13 @@ def test_who_is_redirected_to_has_no_claim_to_the_login(
 def test_a_registry_of_its_own_token_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(lambda _: Answer(body=b'{"token": "t0ken"}')) as tokens:
         challenge = Answer(401, {"WWW-Authenticate": f'Bearer realm="{tokens.url}/token",service="x"'}, b"no" * 9)
-        with answering(lambda asked: Answer() if "authorization" in asked.headers else challenge) as server:
-            made = registry(server.host, tmp_path, monkeypatch)
+
+        def answer(asked: Asked) -> Answer:
+            return Answer() if "authorization" in asked.headers else challenge
+
+        with registry(answer, tmp_path, monkeypatch) as (server, made):
             assert made.has(DIGEST)
             assert made.has(DIGEST)
-            made.client.close()
     assert logins(server) == ["Bearer t0ken"] * 2
     assert logins(tokens) == ["Basic " + base64.b64encode(b"me:secret").decode()]
 
@@ -133,22 +139,17 @@ def test_a_place_for_tokens_that_is_none(
     realm: str, error: type[KobakoError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     challenge = Answer(401, {"WWW-Authenticate": f'Bearer realm="{realm}"'})
-    with answering(lambda _: challenge) as server:
-        made = registry(server.host, tmp_path, monkeypatch)
-        with pytest.raises(error):
-            made.has(DIGEST)
-        made.client.close()
+    with registry(lambda _: challenge, tmp_path, monkeypatch) as (_, made), pytest.raises(error):
+        made.has(DIGEST)
 
 
 @pytest.mark.parametrize("where", ["http://[x", "http://h:abc/x", "http://a..b/x"])
 def test_a_place_for_uploads_that_is_none(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from kobako.pipeline.registry.transport import retried
 
-    with answering(lambda _: Answer(202, {"Location": where})) as server:
-        made = registry(server.host, tmp_path, monkeypatch)
-        with pytest.raises(NetworkError):
-            retried(lambda: made.put_blob(DIGEST, 2, iter([b"{}"])), made.label)
-        made.client.close()
+    opened = Answer(202, {"Location": where})
+    with registry(lambda _: opened, tmp_path, monkeypatch) as (_, made), pytest.raises(NetworkError):
+        retried(lambda: upload(made), made.label)
 
 
 def test_what_is_this_machine() -> None:
@@ -208,10 +209,8 @@ def test_what_nobody_looks_at_is_not_read_to_its_end(
             return Answer(202, {"Location": "/up"}, ENDLESS)
         return Answer(body=b"{}") if known else Answer(status, headers, ENDLESS)
 
-    with answering(answer) as server:
-        made = registry(server.host, tmp_path, monkeypatch)
+    with registry(answer, tmp_path, monkeypatch) as (server, made):
         assert made.get_manifest() == (None if status == 404 else b"{}")
         if status == 401:
-            made.put_blob(DIGEST, 2, iter([b"{}"]))
-        made.client.close()
+            upload(made)
     assert server.sent_bytes < 64 * 2**20  # what the kernel's buffers take; left alone, it never ends
