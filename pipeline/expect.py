@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .codec import write_json
+from .continuation import Prompts, continuations
 from .contracts import Activations, Expectations, ExportOptions, FloatArray, Progress, Quantized, Reference
 from .logits import Rows, batches, write_logits
 from .metrics import Agreement
-from .prooftext import GREEDY_TOKENS, prompts_for, proof_windows
+from .prooftext import prompts_for, proof_windows
 from .standard import Kind, cache_of, kind_of, rounds_activations
 from .tokens import ShippedTokenizer, stop_ids
 from .weights import weight_digests
@@ -63,7 +64,7 @@ def expect(
     stops = stop_ids(quantized.directory)
     progress(0.05, "the original model reads the proof text")
     scratch = out / "original.npy"
-    original = answers_of(reference_model(reference, budget=READING), "float", windows, prompt_ids[:1], stops, scratch)
+    original = answers_of(reference_model(reference, budget=READING), "float", windows, Prompts([], stops), scratch)
     figures: dict[str, Any] = {
         "prompts": prompts,
         "prompt_ids": prompt_ids,
@@ -71,18 +72,19 @@ def expect(
         "weight_digests": _weight_digests(quantized),
     }
     model = quantized_model(quantized, budget=READING)
-    float_logits: Rows | None = None
+    as_float: Answers | None = None
     kinds: list[Kind] = sorted({"float", *(kind_of(one, options.kv_cache) for one in activations)})
     for done, kind in enumerate(kinds, start=1):
         progress(0.1 + 0.8 * done / len(kinds), f"the quantized reference ({kind}) reads the proof text")
-        answers = answers_of(model, kind, windows, prompt_ids, stops, out / f"logits-{kind}.npy")
+        said = Prompts(prompt_ids, stops, as_float.greedy if as_float else [])  # "float" sorts first
+        answers = answers_of(model, kind, windows, said, out / f"logits-{kind}.npy")
         np.save(out / f"keys-{kind}.npy", answers.keys)
         np.save(out / f"first-logits-{kind}.npy", answers.first_logits)
-        float_logits = answers.logits if float_logits is None else float_logits  # "float" sorts first
+        as_float = as_float or answers
         figures[kind] = {
             **quality(original, answers, windows),
             "noise": _noise(model, kind, windows, answers.logits),
-            "float_kl_nats": float(compared(float_logits, answers.logits, windows).kl_nats.mean()),
+            "float_kl_nats": float(compared(as_float.logits, answers.logits, windows).kl_nats.mean()),
         }
     figures["original"] = {"perplexity": compared(original.logits, original.logits, windows).perplexity}
     scratch.unlink()
@@ -180,8 +182,7 @@ def answers_of(
     model: PreTrainedModel,
     kind: Kind,
     windows: npt.NDArray[np.int32],
-    prompts: list[list[int]],
-    stops: tuple[int, ...],
+    prompts: Prompts,
     store: Path | None = None,
 ) -> Answers:
     """What `model` says to the windows ``[W, T]`` and the prompts, activations and cache rounded as `kind` tells.
@@ -203,14 +204,9 @@ def answers_of(
         shape = (*windows.shape, model.config.vocab_size)
         logits: Rows = write_logits(store, shape, rows()) if store else np.concatenate(list(rows())).reshape(shape)
         keys = _keys(caches[0])
-        continuations = [_greedy(model, prompt, stops, new_cache(kept)) for prompt in prompts]
-    return Answers(
-        logits,
-        keys,
-        [ids for ids, _, _ in continuations],
-        [margins for _, margins, _ in continuations],
-        np.stack([first for _, _, first in continuations]),
-    )
+        said = continuations(model, prompts, kept)
+    first_logits = np.stack([one.first_logits for one in said]) if said else np.empty((0, shape[-1]), np.float32)
+    return Answers(logits, keys, [one.ids for one in said], [one.margins for one in said], first_logits)
 
 
 def _keys(cache: Any) -> FloatArray:
@@ -221,27 +217,3 @@ def _keys(cache: Any) -> FloatArray:
     found = [layer.keys[0, :, :KEY_TOKENS].transpose(0, 1).float().numpy() for layer in cache.layers]
     _, heads, depth = np.max([keys.shape for keys in found], axis=0)
     return np.stack([np.pad(k, ((0, 0), (0, heads - k.shape[1]), (0, depth - k.shape[2]))) for k in found])
-
-
-def _greedy(
-    model: PreTrainedModel, prompt: list[int], stops: tuple[int, ...], cache: Any
-) -> tuple[list[int], list[float], FloatArray]:
-    """Greedy ids, the gap between the best two logits at each step, and the logits ``[V]`` after the prompt."""
-    import torch
-
-    step = torch.tensor([prompt])
-    ids: list[int] = []
-    margins: list[float] = []
-    first: FloatArray | None = None
-    while len(ids) < GREEDY_TOKENS:
-        answer = model(step, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        last = answer.logits[0, -1].float()
-        first = last.numpy().copy() if first is None else first
-        best = torch.topk(last, 2)
-        margins.append(float(best.values[0] - best.values[1]))
-        ids.append(int(best.indices[0]))
-        if ids[-1] in stops:
-            break
-        step = torch.tensor([[ids[-1]]])
-    assert first is not None
-    return ids, margins, first

@@ -83,6 +83,15 @@ class Runtime(Protocol):
 
 
 @runtime_checkable
+class Abreast(Protocol):
+    """A Runtime that takes several decode steps faster together than one after the other."""
+
+    def feed_each(self, ids: Sequence[int]) -> FloatArray:
+        """Append tokens, each through decode; logits ``[N, V]`` float32 after each: those that `feed` would give."""
+        ...
+
+
+@runtime_checkable
 class LayerProbe(Protocol):
     """A Runtime that can also show its KV cache, so that the first departing layer can be named."""
 

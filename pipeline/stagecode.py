@@ -70,6 +70,7 @@ CODE: Mapping[str, tuple[str, ...]] = {
     "expect": (
         "reference",
         "expect.py",
+        "continuation.py",
         "encoder",
         "seq2seq",
         "tasks.py",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from ..contracts import Activations, Check, FloatArray
 from ..metrics import relative_error
-from ..protocols import LayerProbe, Runtime, StoredWeight
+from ..protocols import Abreast, LayerProbe, Runtime, StoredWeight
 from ..standard import Standard
 from ..weights import weight_digest
 from .gates import ADDED_NOISE, ADDED_NOISE_NATS, LAYER_DEPARTURE, Gate
@@ -92,11 +93,19 @@ def compare_decode(runtime: Runtime, standard: Standard, tick: Callable[[float],
     collector = _Collector(standard)
     for w, window in enumerate(standard.windows):
         runtime.reset()
-        for position, token in enumerate(window):
-            collector.add(w, position, runtime.feed([int(token)]))
-            if position % BATCH == 0:
-                tick((w + position / len(window)) / len(standard.windows))
+        for start in range(0, len(window), BATCH):
+            tick((w + start / len(window)) / len(standard.windows))
+            for position, logits in enumerate(decoded(runtime, window[start : start + BATCH]), start):
+                collector.add(w, position, logits)
     return collector.result()
+
+
+def decoded(runtime: Runtime, ids: npt.NDArray[np.int32]) -> Iterator[FloatArray]:
+    """Feed tokens, each through decode; logits ``[V]`` after each."""
+    if isinstance(runtime, Abreast):
+        yield from runtime.feed_each(ids.tolist())
+    else:
+        yield from (runtime.feed([token]) for token in ids.tolist())
 
 
 def compare_prefill(runtime: Runtime, standard: Standard, tick: Callable[[float], None]) -> Comparison:
@@ -126,8 +135,8 @@ def key_errors(runtime: Runtime, standard: Standard) -> list[float] | None:
     if not isinstance(runtime, LayerProbe):
         return None
     runtime.reset()
-    for token in standard.windows[0][: standard.keys.shape[1]]:
-        runtime.feed([int(token)])
+    for _ in decoded(runtime, standard.windows[0][: standard.keys.shape[1]]):
+        pass
     errors = []
     for layer, expected in enumerate(standard.keys):
         keys = runtime.key_cache(layer)

@@ -35,6 +35,10 @@ class Session(Protocol):
         """Outputs of one function. Raises BadArtifact."""
         ...
 
+    def run_each(self, function: str, many: Sequence[Mapping[str, Array]]) -> Sequence[Mapping[str, Array]]:
+        """Outputs of several runs of one function, as `Interpreter.run_each` explains. Raises BadArtifact."""
+        ...
+
     def state(self, name: str) -> Array:
         """A copy of one state."""
         ...
@@ -74,6 +78,10 @@ class CoreMLSession:
                 )
         return outputs
 
+    def run_each(self, function: str, many: Sequence[Mapping[str, Array]]) -> Sequence[Mapping[str, Array]]:
+        """One run after the other."""
+        return [self.run(function, inputs) for inputs in many]
+
     def state(self, name: str) -> Array:
         """A copy of one state."""
         return np.array(self._state.read_state(name))
@@ -98,19 +106,23 @@ class CoreMLRuntime:
 
     def feed(self, ids: Sequence[int]) -> FloatArray:
         """Append tokens; logits ``[V]`` float32 that follow the last. Raises UsageError beyond the context."""
-        limit, known = self.description.context_tokens, self.description.vocabulary
-        if not ids or min(ids) < 0 or max(ids) >= known:
-            raise UsageError(f"token ids must be at least one, each from 0 to {known - 1}.")
-        if len(self._fed) + len(ids) > limit:
-            raise UsageError(
-                f"{len(self._fed)} + {len(ids)} tokens exceed the context of {limit}.",
-                "Shorten the prompt, or export with a larger --context.",
-            )
+        self._check(ids)
         chunk = self.description.prefill_tokens
         logits = np.empty(0, np.float32)
         for begin in range(0, len(ids), chunk):
             logits = self._append(ids[begin : begin + chunk])
         return logits
+
+    def feed_each(self, ids: Sequence[int]) -> FloatArray:
+        """Append tokens, each through decode; logits ``[N, V]`` after each. Raises UsageError beyond the context."""
+        self._check(ids)
+        many = [
+            self._inputs(input_ids=np.array([[one]], np.int32), position=np.array([len(self._fed) + number], np.int32))
+            for number, one in enumerate(ids)
+        ]
+        outputs = self._session.run_each("decode", many)
+        self._fed += [int(one) for one in ids]
+        return np.stack([np.asarray(one["logits"], np.float32).reshape(-1) for one in outputs])
 
     def key_cache(self, layer: int) -> FloatArray:
         """Keys of `layer` for the tokens fed so far: ``[T, H, D]``. Raises UsageError for a layer that is not."""
@@ -123,30 +135,37 @@ class CoreMLRuntime:
         """Give everything back."""
         self._session.close()
 
+    def _check(self, ids: Sequence[int]) -> None:
+        limit, known = self.description.context_tokens, self.description.vocabulary
+        if not ids or min(ids) < 0 or max(ids) >= known:
+            raise UsageError(f"token ids must be at least one, each from 0 to {known - 1}.")
+        if len(self._fed) + len(ids) > limit:
+            raise UsageError(
+                f"{len(self._fed)} + {len(ids)} tokens exceed the context of {limit}.",
+                "Shorten the prompt, or export with a larger --context.",
+            )
+
     def _append(self, ids: Sequence[int]) -> FloatArray:
-        position = len(self._fed)
+        """Append a chunk of a prompt through prefill, or through decode when one token is left."""
         if len(ids) == 1:
-            inputs = {"input_ids": np.array([ids], np.int32), "position": np.array([position], np.int32)}
-            return self._logits("decode", inputs, ids)
+            return self.feed_each(ids)[0]
         chunk = self.description.prefill_tokens
         # A chunk must lie inside the cache as a whole; near its end, tokens already fed are fed again.
-        start = min(position, self.description.context_tokens - chunk)
+        start = min(len(self._fed), self.description.context_tokens - chunk)
         tokens = [*self._fed[start:], *ids]
         padded = np.zeros((1, chunk), np.int32)
         padded[0, : len(tokens)] = tokens
-        inputs = {
-            "input_ids": padded, "position": np.array([start], np.int32),
-            "last_index": np.array([len(tokens) - 1], np.int32),
-        }  # fmt: skip
-        return self._logits("prefill", inputs, ids)
-
-    def _logits(self, function: str, inputs: Mapping[str, Array], ids: Sequence[int]) -> FloatArray:
-        given = dict(inputs)
-        if self._table is not None:
-            given[PER_LAYER_INPUTS] = per_layer_inputs(self._table, inputs["input_ids"])
-        logits = self._session.run(function, given)["logits"]
+        last = np.array([len(tokens) - 1], np.int32)
+        inputs = self._inputs(input_ids=padded, position=np.array([start], np.int32), last_index=last)
+        logits = self._session.run("prefill", inputs)["logits"]
         self._fed += [int(one) for one in ids]
         return np.ascontiguousarray(logits, dtype=np.float32).reshape(-1)
+
+    def _inputs(self, **numbers: Array) -> dict[str, Array]:
+        """The inputs of a function, the rows of the table that its tokens need among them."""
+        if self._table is None:
+            return numbers
+        return {**numbers, PER_LAYER_INPUTS: per_layer_inputs(self._table, numbers["input_ids"])}
 
 
 def per_layer_inputs(table: Table, ids: Array) -> Array:

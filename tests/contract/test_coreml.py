@@ -160,6 +160,22 @@ def test_a_closed_runtime_gives_its_matrices_back(exported: Callable[..., Export
     assert [one for one in kept if one() is not None] == []
 
 
+def test_values_are_dropped_after_their_last_use(exported: Callable[..., Exported]) -> None:
+    from kobako.targets.coreml.mil.interpreter import Interpreter
+    from kobako.targets.coreml.mil.program import read_package
+
+    interpreter = Interpreter(read_package(exported("int8").directory / PACKAGE))
+    inputs = {"input_ids": np.array([IDS[:16]]), "position": np.array([0]), "last_index": np.array([15])}
+    compiled = interpreter._function("prefill")
+    env = interpreter._execute(compiled, [interpreter._begin(compiled, inputs)], keep=False)[0]
+    looked_at = {*compiled.watched, *compiled.outputs.values()}
+    computed = {slot for slot, operation in compiled.floats}
+    assert len(computed - looked_at) > 50
+    assert [slot for slot in computed - looked_at if env[slot] is not None] == []
+    kept = interpreter._execute(compiled, [interpreter._begin(compiled, inputs)], keep=True)[0]
+    assert [slot for slot in computed if kept[slot] is None] == []
+
+
 def test_tracing_makes_no_matrix_of_what_it_is_fed() -> None:
     import torch
     from kobako.targets.coreml.lower import unworked

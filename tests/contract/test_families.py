@@ -11,10 +11,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from kobako import targets
 from kobako.pipeline.contracts import ExportOptions, Quantized, no_progress
 from kobako.pipeline.errors import UnsupportedModel
+from kobako.pipeline.protocols import Abreast
 from kobako.pipeline.standard import Kind, Standard, kind_of
 
 from tests.conftest import write_tiny_tokenizer
@@ -87,6 +89,8 @@ def test_family(
         decode = compare_decode(runtime, standard, lambda _: None)
         prefill = compare_prefill(runtime, standard, lambda _: None)
         errors = key_errors(runtime, standard)
+        if isinstance(runtime, Abreast):
+            check_steps_together(runtime, standard.windows[0][:150].tolist())
     note(figures, shape, f"{target} {recipe}", max(decode.mean_kl, prefill.mean_kl))
     assert decode.mean_kl <= gate.kl_nats
     assert prefill.mean_kl <= gate.kl_nats
@@ -95,6 +99,20 @@ def test_family(
     assert decode.top1 >= (0.93 if deep else 0.97)
     if errors is not None:
         assert max(errors) <= LAYER_DEPARTURE[artifact.activations]
+
+
+def check_steps_together(runtime: Any, ids: list[int]) -> None:
+    """Decode steps taken together say what they say one after the other, beyond any window of `tests.families`."""
+    runtime.reset()
+    runtime.feed(ids[:110])
+    together = runtime.feed_each(ids[110:])
+    keys = runtime.key_cache(0)
+    runtime.reset()
+    runtime.feed(ids[:110])
+    single = np.stack([runtime.feed([one]) for one in ids[110:]])
+    scale = np.abs(single).max()
+    np.testing.assert_allclose(together, single, atol=4e-3 * scale)  # eight roundings to float16
+    np.testing.assert_allclose(keys, runtime.key_cache(0), atol=4e-3 * np.abs(keys).max())
 
 
 @pytest.mark.parametrize("bare", [False, True], ids=["whole", "bare"])

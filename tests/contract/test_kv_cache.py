@@ -32,6 +32,7 @@ def export(quantized: Quantized, out: Path) -> Exported:
 
 def standard_of(quantized: Quantized) -> Standard:
     """The quantized reference with an int8 cache, and beside it the one that rounds nothing."""
+    from kobako.pipeline.continuation import Prompts
     from kobako.pipeline.expect import _noise, answers_of, compared
     from kobako.pipeline.prooftext import proof_windows
     from kobako.pipeline.reference.eager import quantized_model
@@ -40,7 +41,7 @@ def standard_of(quantized: Quantized) -> Standard:
     kind = kind_of(TARGET.activations(quantized.recipe), "int8")
     windows = proof_windows(ShippedTokenizer(quantized.tokenizer_dir), OPTIONS.context_tokens)[:1, :150]
     model = quantized_model(quantized)
-    answers, floats = (answers_of(model, one, windows, [[5, 9]], (2,)) for one in (kind, "float"))
+    answers, floats = (answers_of(model, one, windows, Prompts([[5, 9]], (2,))) for one in (kind, "float"))
     cost = float(compared(floats.logits, answers.logits, windows).kl_nats.mean())
     noise = _noise(model, kind, windows, answers.logits)
     return Standard(

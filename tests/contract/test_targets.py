@@ -23,6 +23,7 @@ CASES = [(name, recipe) for name in targets.names() for recipe in RECIPES]
 
 
 def standard_of(quantized: Quantized, target: str) -> Standard:
+    from kobako.pipeline.continuation import Prompts
     from kobako.pipeline.expect import _weight_digests, answers_of
     from kobako.pipeline.prooftext import proof_windows
     from kobako.pipeline.reference.eager import quantized_model
@@ -31,11 +32,11 @@ def standard_of(quantized: Quantized, target: str) -> Standard:
     kind = kind_of(targets.get(target).activations(quantized.recipe))
     tokenizer = ShippedTokenizer(quantized.tokenizer_dir)
     windows = proof_windows(tokenizer, OPTIONS.context_tokens)[:1, :200]
-    answers = answers_of(quantized_model(quantized), kind, windows, [tokenizer.encode(PROMPT)], (2,))
+    answers = answers_of(quantized_model(quantized), kind, windows, Prompts([tokenizer.encode(PROMPT)], (2,)))
     floats = (
         answers
         if kind == "float"
-        else answers_of(quantized_model(quantized), "float", windows, [tokenizer.encode(PROMPT)], (2,))
+        else answers_of(quantized_model(quantized), "float", windows, Prompts([tokenizer.encode(PROMPT)], (2,)))
     )
     return Standard(
         recipe=quantized.recipe,

@@ -15,7 +15,8 @@ from .program import Function, Literal, Operand, Operation, TensorType
 from .site import Env, Site, Step
 from .weights import CONSTEXPR, Constants, by_rows
 
-INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "int4", "uint4")
+Target = int | tuple[int, ...]
+"""The slot of an operation's result, or those of several."""
 
 PROPAGATING = frozenset({
     "abs", "add", "cast", "concat", "conv", "cumsum", "expand_dims", "identity", "layer_norm", "linear", "matmul",
@@ -30,20 +31,23 @@ class Compiled:
     """A function ready to run.
 
     Attributes:
-        steps: closures, the slot each result goes to (several for a tuple), and the operation it
-            came from (None for a change of form).
+        steps: closures, where each result goes, and the operation it came from (None for a change of form).
         constants: the environment a run starts from.
+        spent: for each step, slots that nothing looks at after it.
         watched: slots to look for infinities and NaN in, after a run.
         floats: slots of every floating-point output, with the operation that made it, in order.
+        abreast: whether several runs may go operation by operation: each state is written where it lies.
     """
 
     function: Function
     inputs: dict[str, int]
     outputs: dict[str, int]
-    steps: list[tuple[Step, int | tuple[int, ...], Operation | None]] = field(default_factory=list)
+    steps: list[tuple[Step, Target, Operation | None]] = field(default_factory=list)
     constants: Env = field(default_factory=list)
+    spent: list[tuple[int, ...]] = field(default_factory=list)
     watched: list[int] = field(default_factory=list)
     floats: list[tuple[int, Operation]] = field(default_factory=list)
+    abreast: bool = True
 
 
 class Compiler:
@@ -57,6 +61,8 @@ class Compiler:
         self._slots: dict[tuple[Any, bool], int] = {}
         self._env: Env = []
         self._known: dict[str, Any] = {}
+        self._asked: set[int] = set()
+        self._last_step: dict[int, int] = {}
         self._consumers = Counter(name for operation in function.operations for name in operands(operation))
         self._reads = {op.outputs[0][0]: op for op in function.operations if op.type == "read_state"}
         inputs = {name: self._new(name) for name in function.inputs}
@@ -77,6 +83,8 @@ class Compiler:
         self.result.outputs = {name: self.slot(name, wide=False) for name in self.function.outputs}
         self.result.constants = self._env
         self.result.watched = self._watched()
+        self.result.spent = self._spent()
+        self.result.abreast = self._abreast()
         return self.result
 
     def dtype(self, name: str) -> torch.dtype:
@@ -110,6 +118,11 @@ class Compiler:
 
     def slot(self, operand: Operand, *, wide: bool) -> int:
         """The slot of an operand in the form asked for; converts it where it exists in the other form only."""
+        slot = self._found(operand, wide=wide)
+        self._asked.add(slot)
+        return slot
+
+    def _found(self, operand: Operand, *, wide: bool) -> int:
         wide = wide and self.type_of(operand).dtype == "float16" and self.half == torch.float16
         key = (operand if isinstance(operand, str) else id(operand)), wide
         if key in self._slots:
@@ -120,6 +133,7 @@ class Compiler:
         if other is None:
             raise BadArtifact(f"function {self.function.name} uses {operand!r} before it is made.")
         slot = self._new(operand, wide=wide)
+        self._asked.add(other)
         step: Step = (lambda env: env[other].float()) if wide else (lambda env: env[other].half())
         if operand in self._known:
             self._env[slot] = step(self._env)
@@ -157,6 +171,7 @@ class Compiler:
         """A slot for a helper value, computed before whatever asked for it; one per `key`."""
         if (key, False) not in self._slots:
             self.result.steps.append((step, self._new(key), None))
+        self._asked.add(self._slots[key, False])
         return self._slots[key, False]
 
     def sole_state_read(self, operand: Operand) -> bool:
@@ -192,9 +207,11 @@ class Compiler:
             for (name, _), slot, result in zip(operation.outputs, slots, results, strict=True):
                 self._env[slot] = self._known[name] = result
             return
-        target: int | tuple[int, ...] = slots[0] if len(slots) == 1 else (slots or len(self._env))
+        target: Target = slots[0] if len(slots) == 1 else (slots or len(self._env))
         if not slots:
             self._env.append(None)  # a place for the nothing that write_state returns
+        self._last_step |= dict.fromkeys((*self._asked, *slots), len(self.result.steps))
+        self._asked.clear()
         self.result.steps.append((step, target, operation))
         floats = [s for s, (_, kind) in zip(slots, operation.outputs, strict=True) if kind.dtype.startswith("float")]
         self.result.floats += [(slot, operation) for slot in floats]
@@ -203,6 +220,26 @@ class Compiler:
         operands = [one for many in operation.inputs.values() for one in many]
         constant = all(isinstance(o, Literal) or o in self._literals or o in self._known for o in operands)
         return constant and bool(operands) and operation.type not in ("read_state", "write_state")
+
+    def _abreast(self) -> bool:
+        updates = {op.outputs[0][0]: op for op in self.function.operations if op.type == "slice_update"}
+        for operation in self.function.operations:
+            if operation.type == "write_state":
+                update = updates.get(str(operation.inputs["data"][0]))
+                read = update and self._reads.get(str(update.inputs["x"][0]))
+                if not update or not read or not self.sole_state_read(read.outputs[0][0]):
+                    return False
+                if read.inputs["input"] != operation.inputs["input"]:
+                    return False
+        return True
+
+    def _spent(self) -> list[tuple[int, ...]]:
+        kept = {*self.result.watched, *self.result.outputs.values()}
+        spent: list[list[int]] = [[] for _ in self.result.steps]
+        for slot, number in self._last_step.items():
+            if self._env[slot] is None and slot not in kept:
+                spent[number].append(slot)
+        return [tuple(slots) for slots in spent]
 
     def _watched(self) -> list[int]:
         """Slots of computed floats that something other than a propagating operation consumes."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -12,9 +13,9 @@ import torch
 from kobako.pipeline.errors import BadArtifact, UsageError
 from kobako.pipeline.rows import cores
 
-from .compiler import Compiled, Compiler
+from .compiler import Compiled, Compiler, Target
 from .program import Operation, Program
-from .site import Env
+from .site import Env, Step
 from .weights import Constants
 
 Precision = Literal["float16", "float32"]
@@ -77,23 +78,55 @@ class Interpreter:
 
         Raises BadArtifact, naming the operation, for infinities, NaN and anything that cannot be computed.
         """
+        return self.run_each(function, [inputs])[0]
+
+    def run_each(self, function: str, many: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
+        """Run one function several times, and each operation of all runs before the next: a matrix is read once.
+
+        A run then finds in the states what the later ones have written as well. Where these write each its own place,
+        and a run's mask hides the places after its own, as in causal decoding, the outputs are those of one run after
+        the other. A function that writes a state otherwise is run so. Raises as `run` does.
+        """
         compiled = self._function(function)
+        if len(many) > 1 and not compiled.abreast:
+            return [self.run(function, inputs) for inputs in many]
+        given = [self._begin(compiled, inputs) for inputs in many]
+        with torch.inference_mode(), threads(self._threads):
+            envs = self._execute(compiled, [list(env) for env in given], keep=False)
+            if not finite([env[slot] for env in envs for slot in compiled.watched]):
+                # Again with everything kept, to name the first: what was written into states is written there again.
+                raise culprit(compiled, self._execute(compiled, given, keep=True))
+        self._checked.add(function)
+        return [{name: to_numpy(env[slot]) for name, slot in compiled.outputs.items()} for env in envs]
+
+    def _begin(self, compiled: Compiled, inputs: Mapping[str, Array]) -> Env:
         env = list(compiled.constants)
         for name, slot in compiled.inputs.items():
             env[slot] = self._input(compiled, name, inputs)
-        operation = None
+        return env
+
+    def _execute(self, compiled: Compiled, envs: list[Env], *, keep: bool) -> list[Env]:
+        """Run all steps on `envs` and give them back, all their values with `keep`, or what was not dropped after use.
+
+        On a function's first run, results are held against the declared shapes.
+        """
+        operation, new = None, compiled.function.name not in self._checked
         try:
-            with torch.inference_mode(), threads(self._threads):
-                for step, target, operation in compiled.steps:  # noqa: B007  (named in the except clause)
+            for (step, target, operation), spent in zip(compiled.steps, compiled.spent, strict=True):
+                for env, value in zip(envs, results(step, envs), strict=True):
                     if type(target) is int:
-                        env[target] = step(env)
+                        env[target] = value
                     else:
-                        for slot, value in zip(target, step(env), strict=True):  # type: ignore[arg-type]
-                            env[slot] = value
-                self._look(compiled, env)
+                        for slot, part in zip(target, value, strict=True):  # type: ignore[arg-type]
+                            env[slot] = part
+                    if operation and (new or self._largest is not None):
+                        self._examine(compiled, operation, target, env)
+                    if not keep:
+                        for slot in spent:
+                            env[slot] = None
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             raise named(operation, f"failed: {error}") from error
-        return {name: to_numpy(env[slot]) for name, slot in compiled.outputs.items()}
+        return envs
 
     def _function(self, name: str) -> Compiled:
         if name not in self._compiled:
@@ -119,27 +152,15 @@ class Interpreter:
         dtype = self._half if kind.dtype == "float16" else torch.float32 if kind.dtype == "float32" else torch.int32
         return torch.from_numpy(np.ascontiguousarray(values)).to(dtype)
 
-    def _look(self, compiled: Compiled, env: Env) -> None:
-        """Raise BadArtifact if anything became infinite or NaN; on a function's first run, check shapes too."""
-        name = compiled.function.name
-        if compiled.watched and not finite([env[slot] for slot in compiled.watched]):
-            raise self._culprit(compiled, env)
-        if name not in self._checked:
-            self._checked.add(name)
-            check_shapes(compiled, env)
-        if self._largest is not None:
-            for slot, operation in compiled.floats:
-                key = f"{name}/{operation.outputs[0][0]}"
+    def _examine(self, compiled: Compiled, operation: Operation, target: Target, env: Env) -> None:
+        """Check the shapes that `operation` has put out; keep the largest magnitudes, if they are recorded."""
+        check_shapes(operation, target, env)
+        if self._largest is None:
+            return
+        for slot, (name, kind) in zip(slots_of(target), operation.outputs, strict=False):
+            if kind.dtype.startswith("float"):
+                key = f"{compiled.function.name}/{name}"
                 self._largest[key] = max(self._largest.get(key, 0.0), float(env[slot].abs().max()))
-
-    def _culprit(self, compiled: Compiled, env: Env) -> BadArtifact:
-        for slot, operation in compiled.floats:
-            value = env[slot].float()
-            if not torch.isfinite(value).all():
-                what = "NaN" if torch.isnan(value).any() else "infinite"
-                before = largest_input(compiled, env, operation)
-                return named(operation, f"its output is {what} (largest input {before:g}; float16 ends at 65504)")
-        return BadArtifact("a value is infinite or NaN.")
 
 
 @contextmanager
@@ -155,11 +176,31 @@ def threads(count: int) -> Iterator[None]:
 
 def finite(values: list[torch.Tensor]) -> bool:
     """Whether all elements are finite; one pass over all of them, since a call per tensor would cost more."""
+    if not values:
+        return True
     flat = torch.cat([value.reshape(-1) for value in values])
     if flat.dtype == torch.float16:
         # All exponent bits set: infinity or NaN. On integers this is ten times as fast as isfinite.
         return int((flat.view(torch.int16) & 0x7C00).amax()) != 0x7C00
     return bool(torch.isfinite(flat).all())
+
+
+def results(step: Step, envs: list[Env]) -> list[Any]:
+    """What a step gives in each of several runs."""
+    together = getattr(step, "together", None) if len(envs) > 1 else None
+    made: list[Any] = together(envs) if together else [step(env) for env in envs]
+    return made
+
+
+def culprit(compiled: Compiled, envs: list[Env]) -> BadArtifact:
+    """A BadArtifact that names the first operation whose output is infinite or NaN."""
+    for (slot, operation), env in product(compiled.floats, envs):
+        value = env[slot].float()
+        if not torch.isfinite(value).all():
+            what = "NaN" if torch.isnan(value).any() else "infinite"
+            before = largest_input(compiled, env, operation)
+            return named(operation, f"its output is {what} (largest input {before:g}; float16 ends at 65504)")
+    return BadArtifact("a value is infinite or NaN.", "Export the model again.")
 
 
 def largest_input(compiled: Compiled, env: Env, operation: Operation) -> float:
@@ -169,14 +210,17 @@ def largest_input(compiled: Compiled, env: Env, operation: Operation) -> float:
     return max((float(env[slot].float().nan_to_num(0, 0, 0).abs().max()) for slot in wanted), default=0.0)
 
 
-def check_shapes(compiled: Compiled, env: Env) -> None:
+def check_shapes(operation: Operation, target: Target, env: Env) -> None:
     """Raise BadArtifact when a result's shape is not the declared one: Core ML would refuse the program."""
-    for _, target, operation in compiled.steps:
-        slots = (target,) if isinstance(target, int) else target
-        for slot, (_, kind) in zip(slots, operation.outputs if operation else (), strict=False):
-            shape = tuple(env[slot].shape)
-            if len(shape) != len(kind.shape) or any(b not in (-1, a) for a, b in zip(shape, kind.shape, strict=True)):
-                raise named(operation, f"its output has shape {shape}, declared is {kind.shape}")
+    for slot, (_, kind) in zip(slots_of(target), operation.outputs, strict=False):
+        shape = tuple(env[slot].shape)
+        if len(shape) != len(kind.shape) or any(b not in (-1, a) for a, b in zip(shape, kind.shape, strict=True)):
+            raise named(operation, f"its output has shape {shape}, declared is {kind.shape}")
+
+
+def slots_of(target: Target) -> tuple[int, ...]:
+    """Where an operation's results lie."""
+    return (target,) if isinstance(target, int) else target
 
 
 def named(operation: Operation | None, what: str) -> BadArtifact:

@@ -132,9 +132,14 @@ class Site:
         """The program's states, by name; wide tensors."""
         return self._compiler.states
 
+    @property
+    def narrow(self) -> bool:
+        """Whether the first output is rounded to float16."""
+        return self._compiler.is_narrow(self.dtype)
+
     def rounded(self, step: Step) -> Step:
         """`step`, whose result is wide, with its result rounded to the output's type."""
-        if not self._compiler.is_narrow(self.dtype):
+        if not self.narrow:
             return step
         return lambda env: step(env).half()
 

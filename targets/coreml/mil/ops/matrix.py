@@ -2,17 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from ..site import Builder, Site, Step
+from ..site import Builder, Env, Site, Step
 
 Tensor = torch.Tensor
 CLOSED = -9000.0  # a score this much lower than another has a weight of exactly zero, in float32 too
+
+
+PART_VALUES = 1 << 21
+"""So much of a matrix is in float32 at a time: eight megabytes."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """``x · weightᵀ + bias`` of several rows, or of one row in each of several runs: the matrix is widened once.
+
+    Attributes:
+        x, bias: their slots; `bias` is wide.
+        weight: the matrix ``[O, I]``.
+        narrow: whether the result is rounded to float16.
+    """
+
+    x: int
+    weight: Callable[[Env], Any]
+    bias: int | None
+    narrow: bool
+
+    def __call__(self, env: Env) -> Tensor:
+        return self._of(env[self.x], env)
+
+    def together(self, envs: Sequence[Env]) -> list[Tensor]:
+        """The results of several runs."""
+        return list(self._of(torch.stack([env[self.x] for env in envs]), envs[0]).unbind())
+
+    def _of(self, rows: Tensor, env: Env) -> Tensor:
+        x, weight, bias = rows.float(), self.weight(env), None if self.bias is None else env[self.bias]
+        made = torch.empty(*x.shape[:-1], len(weight), dtype=torch.float16 if self.narrow else torch.float32)
+        step = max(1, PART_VALUES // weight.shape[1])
+        for begin in range(0, len(weight), step):
+            part = slice(begin, begin + step)
+            made[..., part] = functional.linear(x, weight[part].float(), None if bias is None else bias[part])
+        return made
+
+
+@dataclass(frozen=True)
+class SingleRow:
+    """The product with one row, and what does the same for several runs."""
+
+    several: Product
+
+    def __call__(self, env: Env) -> Tensor:
+        return functional.linear(env[self.several.x], self.several.weight(env))
+
+    def together(self, envs: Sequence[Env]) -> list[Tensor]:
+        """The results of several runs."""
+        return self.several.together(envs)
 
 
 def linear(site: Site) -> Step:
@@ -23,14 +74,9 @@ def linear(site: Site) -> Step:
     """
     rows = prod(site.shape("x")[:-1])
     bias = site.wide("bias") if site.has("bias") and not site.is_zero("bias") else None
-    weight = site.matrix("weight")
     if rows == 1 and bias is None:
-        narrow = site.arg("x")
-        return lambda env: functional.linear(env[narrow], weight(env))
-    x = site.wide("x")
-    if bias is None:
-        return site.rounded(lambda env: functional.linear(env[x], weight(env).float()))
-    return site.rounded(lambda env: functional.linear(env[x], weight(env).float(), env[bias]))
+        return SingleRow(Product(site.arg("x"), site.matrix("weight"), None, site.narrow))
+    return Product(site.wide("x"), site.matrix("weight"), bias, site.narrow)
 
 
 def matmul(site: Site) -> Step:
