@@ -17,23 +17,23 @@ from kobako import targets
 
 from .cache import Cache, Entry, stage_key
 from .codec import from_json, to_json
-from .contracts import Expectations, Exported, Measurement, Report
+from .contracts import Expectations, Exported, Measurement, Quantized, Report, Task
 from .errors import KobakoError, UnsupportedRecipe
 from .estimate import jobs_that_fit
+from .expected import AskOriginal, expected, original_beside
 from .fetch import adapted_name, parse, parse_adapter
 from .heads import find_head
 from .kvcache import check_kv_cache
 from .licences import check_licence
 from .mixture import Goal
 from .package import Contents, Proven, check_destination, package, package_name
-from .prepare import Prepared, check_target, fetch_source, prepare
+from .prepare import Prepared, check_target, fetch_source, load, prepare
 from .process import Limits, Workers
 from .reference.slices import parse_slice, sliced_name
 from .run import Observer, Request, Run
 from .seq2seq.tasks import own_tasks
 from .stagecode import (
     code_of,
-    expect_inputs,
     export_inputs,
     measure_inputs,
     validate_inputs,
@@ -42,6 +42,7 @@ from .stagecode import (
 from .system import Machine
 from .tasks import tasks_for
 from .tokens import ShippedTokenizer
+from .weights import stored_bytes_by_part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,14 +97,14 @@ def _build(run: Run, jobs: int, limit: int, started: float) -> Result:
     check_destination(out, name)
     source = fetch_source(run, ref)
     concerns = check_licence(source, request.licence_policy)
-    prepared = prepare(run, source, limit)
-    request = run.request  # its recipe may have been decided by measurement
-    home = prepared.quantized.directory
-    tokenizer = ShippedTokenizer(prepared.quantized.tokenizer_dir)
-    tasks = tasks_for(request.tasks, tokenizer, find_head(home), own_tasks(prepared.quantized.model_type, tokenizer))
-    fitting = jobs_that_fit(prepared.need, ("expect", *request.targets), jobs, limit)
-    run.threads = Machine.here().cores // fitting
-    expectations, parts, failures = _make_targets(run, prepared, fitting)
+    loaded = load(run, source, limit)
+    fitting = jobs_that_fit(loaded.need, ("expect", *request.targets), jobs, limit)
+    with original_beside(run, loaded, jobs, limit) as original:
+        prepared = prepare(run, loaded)
+        request = run.request  # its recipe may have been decided by measurement
+        tasks = _tasks(request, prepared.quantized)
+        run.threads = Machine.here().cores // fitting
+        expectations, parts, failures = _make_targets(run, prepared, original, fitting)
     peak = max([int(stage["peak_rss_bytes"]) for stage in run.stages] + [0])
     if failures and not (request.allow_failing and parts):
         raise next(iter(failures.values()))
@@ -148,6 +149,13 @@ def _build(run: Run, jobs: int, limit: int, started: float) -> Result:
     )
 
 
+def _tasks(request: Request, quantized: Quantized) -> tuple[Task, ...]:
+    tokenizer = ShippedTokenizer(quantized.tokenizer_dir)
+    return tasks_for(
+        request.tasks, tokenizer, find_head(quantized.directory), own_tasks(quantized.model_type, tokenizer)
+    )
+
+
 def _sizes_hold(out: Path, manifest: Mapping[str, Any]) -> bool:
     from .manifest import all_files
 
@@ -157,23 +165,26 @@ def _sizes_hold(out: Path, manifest: Mapping[str, Any]) -> bool:
     )
 
 
-def _make_targets(run: Run, prepared: Prepared, jobs: int) -> tuple[Expectations, list[Proven], dict[str, KobakoError]]:
+def _make_targets(
+    run: Run, prepared: Prepared, original: AskOriginal, jobs: int
+) -> tuple[Expectations, list[Proven], dict[str, KobakoError]]:
     """Export every target while the reference answers, then prove them, `jobs` side by side; then time them in turn."""
     request = run.request
     with ThreadPoolExecutor(jobs) as pool:
         try:
             # in this order in the queue: a proof waits for what was begun before it, and never holds the last thread
-            expected = pool.submit(_expect, run, prepared)
+            answers = pool.submit(expected, run, prepared, original)
             names = _costliest_first(request)
             exports = {name: pool.submit(_export, run, prepared, name) for name in names}
-            proofs = {name: pool.submit(_prove, run, name, exports[name], expected) for name in names}
-            expected.result()
+            proofs = {name: pool.submit(_prove, run, name, exports[name], answers) for name in names}
+            answers.result()
             finished = {name: _outcome(future) for name, future in proofs.items()}
         except BaseException:
             run.workers.stop()
             raise
     failures = {name: value for name, value in finished.items() if isinstance(value, KobakoError)}
-    expectations, weight_bytes = expected.result()[:2]
+    expectations = answers.result()[0]
+    weight_bytes = sum(stored_bytes_by_part(prepared.quantized.directory).values())
     parts = [value for value in (finished[name] for name in request.targets) if isinstance(value, _Built)]
     return expectations, [_measured(run, part, weight_bytes) for part in parts], failures
 
@@ -198,29 +209,6 @@ def _outcome(future: Future[_Built]) -> _Built | KobakoError:
         return error
 
 
-def _expect(run: Run, prepared: Prepared) -> tuple[Expectations, int, str]:
-    request = run.request
-    inputs = expect_inputs(
-        prepared.reference_key, prepared.quantized_key, request.recipe, request.options, request.targets
-    )
-    entry = run.stage(
-        "expect",
-        "expect",
-        inputs,
-        lambda out: {
-            "reference": to_json(prepared.reference),
-            "quantized": to_json(prepared.quantized),
-            "activations": inputs["activations"],
-            "options": to_json(request.options),
-            "out": str(out),
-        },
-    )
-    from .weights import stored_bytes_by_part
-
-    expectations = from_json(entry.value, Expectations)
-    return expectations, sum(stored_bytes_by_part(prepared.quantized.directory).values()), entry.key
-
-
 def _export(run: Run, prepared: Prepared, name: str) -> Entry:
     options = to_json(run.request.options)
     entry = run.stage(
@@ -233,10 +221,10 @@ def _export(run: Run, prepared: Prepared, name: str) -> Entry:
     return entry
 
 
-def _prove(run: Run, name: str, export: Future[Entry], expected: Future[tuple[Expectations, int, str]]) -> _Built:
+def _prove(run: Run, name: str, export: Future[Entry], answers: Future[tuple[Expectations, str]]) -> _Built:
     exporting = export.result()
     exported = from_json(exporting.value, Exported)
-    expectations, _, expect_key = expected.result()
+    expectations, expect_key = answers.result()
     proving = run.stage(
         "validate",
         f"{name} proof",

@@ -1,11 +1,11 @@
-"""Reference + Quantized → Expectations: everything an artifact will be held against, computed once in PyTorch.
+"""Original's logits + Quantized → Expectations: everything an artifact will be held against, computed once in PyTorch.
 
 Shape legend: W windows of the proof text, T tokens each, V vocabulary, L layers, K the first tokens of a window, H, D.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from .codec import write_json
 from .continuation import Prompts, continuations
-from .contracts import Activations, Expectations, ExportOptions, FloatArray, Progress, Quantized, Reference
+from .contracts import Activations, Expectations, ExportOptions, FloatArray, Progress, Quantized
 from .logits import Rows, batches, write_logits
 from .metrics import Agreement
-from .prooftext import prompts_for, proof_windows
+from .prooftext import prompts_for
+from .reading import Original, read_window, read_windows
 from .standard import Kind, cache_of, kind_of, rounds_activations
 from .tokens import ShippedTokenizer, stop_ids
 from .weights import weight_digests
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 KEY_TOKENS = 32
-READ_TOKENS = 64
 NOISE_RELATIVE = 1e-6
 """A few times the resolution of float32: what another order of summation changes."""
 
@@ -45,49 +45,49 @@ class Answers:
 
 
 def expect(
-    reference: Reference,
+    original: Path,
     quantized: Quantized,
     activations: tuple[Activations, ...],
     options: ExportOptions,
     out: Path,
     progress: Progress,
 ) -> Expectations:
-    """Run original and quantized reference over the proof text and the prompts; write the results into `out`."""
+    """Run the quantized reference over the proof text and the prompts; write the results into `out`.
+
+    `original`: the directory that `reading.ask_original` filled.
+    """
     from .reference.eager import quantized_model
-    from .reference.model import reference_model
     from .reference.residence import READING
 
     tokenizer = ShippedTokenizer(quantized.tokenizer_dir)
-    windows = proof_windows(tokenizer, options.context_tokens)
+    asked = Original.open(original)
+    windows = asked.windows
     prompts = prompts_for(tokenizer)
     prompt_ids = [tokenizer.encode_prompt(prompt) for prompt in prompts]
     stops = stop_ids(quantized.directory)
-    progress(0.05, "the original model reads the proof text")
-    scratch = out / "original.npy"
-    original = answers_of(reference_model(reference, budget=READING), "float", windows, Prompts([], stops), scratch)
+    perplexity = compared(asked.logits, asked.logits, windows).perplexity
     figures: dict[str, Any] = {
         "prompts": prompts,
         "prompt_ids": prompt_ids,
         "stop_ids": list(stops),
         "weight_digests": _weight_digests(quantized),
+        "original": {"perplexity": perplexity},
     }
     model = quantized_model(quantized, budget=READING)
     as_float: Answers | None = None
     kinds: list[Kind] = sorted({"float", *(kind_of(one, options.kv_cache) for one in activations)})
     for done, kind in enumerate(kinds, start=1):
         progress(0.1 + 0.8 * done / len(kinds), f"the quantized reference ({kind}) reads the proof text")
-        said = Prompts(prompt_ids, stops, as_float.greedy if as_float else [])  # "float" sorts first
+        said = Prompts(prompt_ids, stops, as_float.greedy if as_float else asked.greedy)  # "float" sorts first
         answers = answers_of(model, kind, windows, said, out / f"logits-{kind}.npy")
         np.save(out / f"keys-{kind}.npy", answers.keys)
         np.save(out / f"first-logits-{kind}.npy", answers.first_logits)
         as_float = as_float or answers
         figures[kind] = {
-            **quality(original, answers, windows),
+            **quality(asked.logits, perplexity, answers, windows),
             "noise": _noise(model, kind, windows, answers.logits),
             "float_kl_nats": float(compared(as_float.logits, answers.logits, windows).kl_nats.mean()),
         }
-    figures["original"] = {"perplexity": compared(original.logits, original.logits, windows).perplexity}
-    scratch.unlink()
     np.save(out / "ids.npy", windows)
     write_json(out / "expect.json", figures)
     return Expectations(directory=out, activations=activations, kv_cache=options.kv_cache)
@@ -143,10 +143,9 @@ def _weight_digests(quantized: Quantized) -> dict[str, str]:
     return digests
 
 
-def quality(original: Answers, answers: Answers, windows: npt.NDArray[np.int32]) -> Mapping[str, Any]:
-    """What the recipe costs, and what the quantized reference says to the prompts."""
-    found = compared(original.logits, answers.logits, windows)
-    own = compared(original.logits, original.logits, windows)
+def quality(original: Rows, perplexity: float, answers: Answers, windows: npt.NDArray[np.int32]) -> Mapping[str, Any]:
+    """What the recipe costs, and what the quantized reference says to the prompts; `perplexity` of the original."""
+    found = compared(original, answers.logits, windows)
     return {
         "greedy": answers.greedy,
         "margins": answers.margins,
@@ -154,7 +153,7 @@ def quality(original: Answers, answers: Answers, windows: npt.NDArray[np.int32])
         "kl_nats_per_token": [round(float(value), 6) for value in found.kl_nats],
         "top1": float(found.same.mean()),
         "perplexity": found.perplexity,
-        "perplexity_ratio": found.perplexity / own.perplexity,
+        "perplexity_ratio": found.perplexity / perplexity,
     }
 
 
@@ -166,16 +165,6 @@ def compared(expected: Rows, actual: Rows, windows: npt.NDArray[np.int32]) -> Ag
             following = window[positions[0] + 1 : positions[-1] + 2]
             parts.append(Agreement.of(expected[number, positions], actual[number, positions], following))
     return Agreement.joined(parts)
-
-
-def read_window(model: PreTrainedModel, window: npt.NDArray[np.int32], cache: Any) -> Iterator[tuple[int, FloatArray]]:
-    """Logits ``[N, V]`` of a window, chunk by chunk through `cache`, each with the position of its first token."""
-    import torch
-
-    ids = torch.from_numpy(window.astype(np.int64))[None]
-    for start in range(0, len(window), READ_TOKENS):
-        answer = model(ids[:, start : start + READ_TOKENS], past_key_values=cache, use_cache=True)
-        yield start, answer.logits[0].float().numpy()
 
 
 def answers_of(
@@ -195,14 +184,10 @@ def answers_of(
 
     kept = cache_of(kind)
     caches = [new_cache(kept) for _ in windows]
-
-    def rows() -> Iterator[FloatArray]:
-        for window, cache in zip(windows, caches, strict=True):
-            yield from (part for _, part in read_window(model, window, cache))
-
     with torch.inference_mode(), rounding(model, kind):
         shape = (*windows.shape, model.config.vocab_size)
-        logits: Rows = write_logits(store, shape, rows()) if store else np.concatenate(list(rows())).reshape(shape)
+        rows = read_windows(model, windows, caches)
+        logits: Rows = write_logits(store, shape, rows) if store else np.concatenate(list(rows)).reshape(shape)
         keys = _keys(caches[0])
         said = continuations(model, prompts, kept)
     first_logits = np.stack([one.first_logits for one in said]) if said else np.empty((0, shape[-1]), np.float32)

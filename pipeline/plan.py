@@ -12,6 +12,7 @@ from .codec import from_json, read_json
 from .contracts import RECIPES, ExportOptions, Reference, Source
 from .errors import KobakoError
 from .estimate import Estimate, estimate
+from .expected import has_original
 from .heads import encoder_task
 from .kvcache import check_kv_cache, kv_cache_bytes
 from .leftout import left_out, text_only
@@ -23,7 +24,15 @@ from .reference.slices import Slice, check_nested, check_plain, parse_slice, sli
 from .reference.weights import gguf_path
 from .run import Request
 from .seq2seq.limits import check_recipe, is_seq2seq, own_options
-from .stagecode import expect_inputs, export_inputs, load_inputs, quantize_inputs, sensitivity_inputs, validate_inputs
+from .stagecode import (
+    expect_inputs,
+    export_inputs,
+    load_inputs,
+    original_inputs,
+    quantize_inputs,
+    sensitivity_inputs,
+    validate_inputs,
+)
 from .system import Machine
 
 
@@ -87,6 +96,7 @@ def _unfetched(request: Request, taken: Slice | None) -> Plan:
         "fetch",
         "load",
         "quantize",
+        *(["original"] if entry is None or has_original(entry.model_type) else []),
         "expect",
         *[f"{name} {what}" for name in request.targets for what in ("export", "proof")],
     ]
@@ -108,7 +118,10 @@ def _fetched(request: Request, source: Source, cache: Cache) -> Plan:
     names, recipe, options = request.targets, request.recipe, _options(request, cache, load_key, config)
     quantize_key = stage_key("quantize", quantize_inputs(load_key, recipe))
     expect_key = stage_key("expect", expect_inputs(load_key, quantize_key, recipe, options, names))
-    keys = [("load", "load", load_key), ("quantize", "quantize", quantize_key), ("expect", "expect", expect_key)]
+    keys = [("load", "load", load_key), ("quantize", "quantize", quantize_key)]
+    if config is None or has_original(str(config.get("model_type"))):
+        keys.append(("original", "original", stage_key("original", original_inputs(load_key, options.context_tokens))))
+    keys.append(("expect", "expect", expect_key))
     for name in names:
         export_key = stage_key("export", export_inputs(quantize_key, options, name))
         keys.append((f"{name} export", "export", export_key))

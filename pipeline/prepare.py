@@ -33,20 +33,26 @@ GRAPH_BYTES = 1_500_000
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """A model that was loaded and found feasible; `need`: what the stages are expected to take."""
+
+    source: Source
+    reference: Reference
+    key: str
+    need: Estimate
+
+
+@dataclass(frozen=True)
 class Prepared:
     """What all targets share: values with the cache keys they came from.
 
     Attributes:
-        need: what the stages are expected to take.
         curve: the mixtures of 4 and 8 bits that a goal was chosen from; empty without a goal.
     """
 
-    source: Source
-    reference: Reference
-    reference_key: str
+    loaded: Loaded
     quantized: Quantized
     quantized_key: str
-    need: Estimate
     curve: tuple[Mixture, ...] = ()
 
 
@@ -81,10 +87,12 @@ def fetch_source(run: Run, ref: ModelRef) -> Source:
     return source
 
 
-def prepare(run: Run, source: Source, limit: int) -> Prepared:
-    """Load and quantize. Raises NotEnoughMemory and UnsupportedModel before time is spent, UnsupportedRecipe."""
-    request = run.request
-    task = encoder_task(request.tasks)
+def load(run: Run, source: Source, limit: int) -> Loaded:
+    """Load the model and settle the request's options.
+
+    Raises NotEnoughMemory and UnsupportedModel before time is spent, UnsupportedRecipe.
+    """
+    task = encoder_task(run.request.tasks)
     loaded = run.stage(
         "load",
         "load",
@@ -93,13 +101,18 @@ def prepare(run: Run, source: Source, limit: int) -> Prepared:
     )
     value = dict(loaded.value) | {"source": to_json(source)}  # the files may lie elsewhere than when it was cached
     reference = from_json(value, Reference)
-    request = run.request = settled(request, reference.directory)
-    need = check_feasible(reference, request, limit)
+    request = run.request = settled(run.request, reference.directory)
+    return Loaded(source, reference, loaded.key, check_feasible(reference, request, limit))
+
+
+def prepare(run: Run, loaded: Loaded) -> Prepared:
+    """Quantize, with the recipe that the request names or that its goal leads to. Raises UnsupportedRecipe."""
+    request, reference = run.request, loaded.reference
     recipe, curve = request.recipe, tuple[Mixture, ...]()
     if request.goal is not None:
         recipe, curve = _mixture(run, reference, loaded.key, request.goal)
     quantized = _quantize(run, reference, loaded.key, recipe, "quantize")
-    return Prepared(source, reference, loaded.key, from_json(quantized.value, Quantized), quantized.key, need, curve)
+    return Prepared(loaded, from_json(quantized.value, Quantized), quantized.key, curve)
 
 
 def settled(request: Request, home: Path) -> Request:

@@ -67,9 +67,21 @@ CODE: Mapping[str, tuple[str, ...]] = {
         "rendering.py",
         "texts",
     ),
+    "original": (
+        "reference",
+        "reading.py",
+        "continuation.py",
+        "prooftext.py",
+        "logits.py",
+        "tokens.py",
+        "templates.py",
+        "rendering.py",
+        "texts",
+    ),
     "expect": (
         "reference",
         "expect.py",
+        "reading.py",
         "continuation.py",
         "encoder",
         "seq2seq",
@@ -143,6 +155,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "load": ("tokenizers", "gguf"),
     "quantize": ("gguf", "torch", "transformers"),
     "sensitivity": ("gguf", "torch", "transformers"),
+    "original": ("gguf", "torch", "transformers", "tokenizers"),
     "expect": ("torch", "transformers", "tokenizers"),
     "export": ("torch", "transformers"),
 }
@@ -196,6 +209,11 @@ def quantize_inputs(load_key: str, recipe: Recipe) -> dict[str, Any]:
 def sensitivity_inputs(load_key: str, quantize_key: str) -> dict[str, Any]:
     """Of the stage ``sensitivity``; the second key is that of the model with everything at 4 bits."""
     return {"reference": load_key, "narrow": quantize_key, "code": code_of("sensitivity")}
+
+
+def original_inputs(load_key: str, context_tokens: int) -> dict[str, Any]:
+    """Of the stage ``original``, which only decoders have: one result for all recipes."""
+    return {"reference": load_key, "context": context_tokens, "code": code_of("original")}
 
 
 def expect_inputs(

@@ -53,20 +53,29 @@ def _sensitivity(arguments: Arguments, progress: Progress) -> object:
     return sensitivity(reference, from_json(arguments["narrow"], Quantized), progress, _calibration(arguments))
 
 
+def _original(arguments: Arguments, progress: Progress) -> object:
+    from .reading import ask_original
+
+    ask_original(from_json(arguments["reference"], Reference), arguments["context"], Path(arguments["out"]), progress)
+    return None
+
+
 def _expect(arguments: Arguments, progress: Progress) -> object:
     from . import families
 
-    reference = from_json(arguments["reference"], Reference)
     quantized = from_json(arguments["quantized"], Quantized)
     options = from_json(arguments["options"], ExportOptions)
+    activations, out = tuple(arguments["activations"]), Path(arguments["out"])
     kind = families.get(quantized.model_type).kind
+    if kind == "decoder":
+        from .expect import expect as expect_decoder
+
+        return expect_decoder(Path(arguments["original"]), quantized, activations, options, out, progress)
     if kind == "encoder":
         from .encoder.expect import expect
-    elif kind == "seq2seq":
-        from .seq2seq.expect import expect
     else:
-        from .expect import expect
-    return expect(reference, quantized, tuple(arguments["activations"]), options, Path(arguments["out"]), progress)
+        from .seq2seq.expect import expect
+    return expect(from_json(arguments["reference"], Reference), quantized, activations, options, out, progress)
 
 
 def _export(arguments: Arguments, progress: Progress) -> object:
@@ -183,6 +192,7 @@ OPERATIONS: Mapping[str, Callable[[Arguments, Progress], object]] = {
     "load": _load,
     "quantize": _quantize,
     "sensitivity": _sensitivity,
+    "original": _original,
     "expect": _expect,
     "export": _export,
     "validate": _validate,

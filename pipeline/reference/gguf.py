@@ -26,7 +26,7 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 ALIGNMENT = 32
 MAX_DIMENSIONS = 4
-CHUNK_VALUES = 1 << 22
+CHUNK_VALUES = 1 << 18
 STRING, ARRAY = 8, 9
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 
@@ -203,7 +203,8 @@ def mapped(path: Path) -> Iterator[np.memmap[Any, np.dtype[np.uint8]]]:
 
 
 def dequantized(data: np.memmap[Any, np.dtype[np.uint8]], tensor: TensorInfo) -> FloatArray:
-    """One tensor in float32, dequantized a few rows at a time: the library makes several copies of what it is given.
+    """One tensor in float32, a few rows at a time and each time as one long row, of which the library makes several
+    copies; it would take no more than sixteen rows at once, at half the speed.
 
     Raises UnsupportedModel when gguf cannot dequantize its type.
     """
@@ -220,7 +221,8 @@ def dequantized(data: np.memmap[Any, np.dtype[np.uint8]], tensor: TensorInfo) ->
     step = max(1, CHUNK_VALUES // columns)
     try:
         for row in range(0, len(rows), step):
-            result[row : row + step] = dequantize(rows[row : row + step], kind)
+            part = rows[row : row + step]
+            result[row : row + step] = dequantize(part.reshape(1, -1), kind).reshape(len(part), columns)
     except NotImplementedError as error:
         raise UnsupportedModel(
             f"{tensor.name} is {kind.name}, which gguf cannot dequantize.", "Update gguf."

@@ -58,12 +58,13 @@ def expect(
     script = Script(sources, windows, split, Ends(stops, never))
     original = answers_of(original_model, "float", replace(script, prompts=[]), scratch)
     del original_model
+    perplexity = compared(original.logits, original.logits, windows).perplexity
     model = quantized_model(quantized, budget=READING)
     figures: dict[str, Any] = {
         "model_type": quantized.model_type, "prompts": prompts, "prompt_ids": prompt_ids, "sources": sources,
         "stop_ids": sorted(stops),
         "weight_digests": weight_digests(quantized),
-        "original": {"perplexity": compared(original.logits, original.logits, windows).perplexity},
+        "original": {"perplexity": perplexity},
     }  # fmt: skip
     floats: Rows | None = None
     kinds: list[Kind] = sorted({"float", *(kind_of(one) for one in activations)})
@@ -74,7 +75,7 @@ def expect(
         np.save(out / f"keys-{kind}.npy", answers.keys)
         np.save(out / f"first-logits-{kind}.npy", answers.first_logits)
         figures[kind] = {
-            **quality(original, answers, windows),
+            **quality(original.logits, perplexity, answers, windows),
             "noise": noise(model, kind, script, answers.logits),
             "float_kl_nats": float(compared(floats, answers.logits, windows).kl_nats.mean()),
         }

@@ -15,6 +15,7 @@ ENTRIES = {
     "load": ["reference/load.py"],
     "quantize": ["quantize.py"],
     "sensitivity": ["sensitivity.py"],
+    "original": ["reading.py"],
     "expect": ["expect.py", "encoder/expect.py", "seq2seq/expect.py"],
     "validate": ["validate/__init__.py", "encoder/proof.py", "encoder/standard.py", "seq2seq/proof.py", "standard.py"],
     "measure": ["measure.py", "encoder/measure.py"],
