@@ -1,4 +1,4 @@
-"""The order of the stages, and nothing else: fetch, load, quantize, expect, then export and validate per target.
+"""The order of the stages, and nothing else: fetch, load, quantize and expect, then export and validate per target.
 
 Each heavy stage runs in a process of its own (`process`); its result lies in the cache under the digest of everything
 it depends on (`cache`, `stagecode`). Targets run side by side when the memory allows it.

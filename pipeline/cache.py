@@ -30,6 +30,8 @@ from .errors import NotEnoughDisk, OutputError, TargetCrashed
 from .place import FULL, UNWRITABLE
 
 if TYPE_CHECKING:
+    from filelock import FileLock
+
     from .shared_cache import SharedCache
 
 NEARLY_FULL_BYTES = 4 * 2**20
@@ -119,26 +121,46 @@ class Cache:
         value = _replace(record["value"], ENTRY_MARK, str(home / "files"))
         return Entry(stage, key, home / "files", value, record["seconds"], record["peak_rss_bytes"], hit=True)
 
-    def get(self, stage: str, inputs: Mapping[str, Any], make: Callable[[Path], Made]) -> Entry:
+    def known(self, stage: str, key: str) -> Entry | None:
+        """A finished entry that lies here or can be brought from other machines, or None. Raises as `get` does."""
+        if (found := self.find(stage, key)) or self._shared is None:
+            return found
+        with self._locked(stage, key):
+            return self.find(stage, key) or self._bring(stage, key)
+
+    def get(
+        self,
+        stage: str,
+        inputs: Mapping[str, Any],
+        make: Callable[[Path], Made],
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Entry:
         """The entry of (stage, inputs); `make` writes it into an empty directory when it is not there yet.
 
-        Raises NotEnoughDisk, OutputError where it cannot be written, and whatever `make` raises; nothing half-made
-        stays under the final name.
+        Raises NotEnoughDisk, OutputError where it cannot be written, TargetCrashed when it was `stopped` while another
+        process made the same, and whatever `make` raises; nothing half-made stays under the final name.
         """
         key = stage_key(stage, inputs)
         if found := self.find(stage, key):
             with suppress(OSError):  # a cache that may only be read serves, too
                 os.utime(found.files.parent / "entry.json")
             return found
-        with self._locked(stage, key):
+        with self._locked(stage, key, stopped):
             return self.find(stage, key) or self._bring(stage, key) or self._make(stage, key, inputs, make)
 
     @contextmanager
-    def _locked(self, stage: str, key: str) -> Iterator[None]:
+    def _locked(self, stage: str, key: str, stopped: Callable[[], bool] = lambda: False) -> Iterator[None]:
         from filelock import FileLock
 
-        with unwritable_cache_is_an_error(self.root), FileLock(self.root / "locks" / f"{stage}-{key}.lock"):
-            yield
+        lock = FileLock(self.root / "locks" / f"{stage}-{key}.lock")
+        with unwritable_cache_is_an_error(self.root):
+            while not _taken(lock):
+                if stopped():
+                    raise TargetCrashed(f"{stage} was not waited for: the build is stopping.")
+            try:
+                yield
+            finally:
+                lock.release()
 
     def _bring(self, stage: str, key: str) -> Entry | None:
         """The entry that another machine made, or None."""
@@ -206,6 +228,17 @@ class Cache:
                 if error.errno in UNWRITABLE:
                     raise
                 # otherwise another process was quicker, or has a file open: the next prune takes what is left
+
+
+def _taken(lock: FileLock) -> bool:
+    """Whether a lock could be taken within half a second."""
+    from filelock import Timeout
+
+    try:
+        lock.acquire(timeout=0.5)
+    except Timeout:
+        return False
+    return True
 
 
 def _unwritable(root: Path, error: OSError) -> OutputError:

@@ -24,12 +24,11 @@ AskOriginal = Callable[[], Entry]
 def original_beside(run: Run, loaded: Loaded, jobs: int, limit_bytes: int) -> Iterator[AskOriginal]:
     """Within the block, the original is asked, if there is room for it beside quantizing.
 
-    Otherwise, or when the weights are quantized already, that is done when its answers are needed.
+    Otherwise, or when what follows from its answers is known already, that is done when they are needed.
     """
     ask = partial(_original, run, loaded)
-    quantized = run.cache.find("quantize", stage_key("quantize", quantize_inputs(loaded.key, run.request.recipe)))
     fits = jobs_that_fit(loaded.need, ("quantize", "original"), jobs, limit_bytes) > 1
-    if quantized or not fits or not has_original(loaded.reference.model_type):
+    if not fits or not has_original(loaded.reference.model_type) or _is_settled(run, loaded):
         yield ask
         return
     with ThreadPoolExecutor(1) as pool:
@@ -43,16 +42,26 @@ def original_beside(run: Run, loaded: Loaded, jobs: int, limit_bytes: int) -> It
 
 def has_original(model_type: str) -> bool:
     """Whether ``original`` is a stage of its own: encoders and encoder-decoders are asked in ``expect``."""
-    return families.get(model_type).kind == "decoder"
+    return model_type not in families.names() or families.get(model_type).kind == "decoder"
+
+
+def _is_settled(run: Run, loaded: Loaded) -> bool:
+    """Whether ``expect`` is known; with a goal, whose recipe is still to be found, whether its search has begun."""
+    request = run.request
+    quantize_key = stage_key("quantize", quantize_inputs(loaded.key, request.recipe))
+    if request.goal is not None:
+        return run.cache.known("quantize", quantize_key) is not None
+    inputs = expect_inputs(loaded.key, quantize_key, request.recipe, request.options, request.targets)
+    return run.cache.known("expect", stage_key("expect", inputs)) is not None
 
 
 def _original(run: Run, loaded: Loaded) -> Entry:
-    context = run.request.options.context_tokens
+    inputs = original_inputs(loaded.key, run.request.options.context_tokens)
     return run.stage(
         "original",
         "original",
-        original_inputs(loaded.key, context),
-        lambda out: {"reference": to_json(loaded.reference), "context": context, "out": str(out)},
+        inputs,
+        lambda out: {"reference": to_json(loaded.reference), "context": inputs["context"], "out": str(out)},
     )
 
 
@@ -62,8 +71,8 @@ def expected(run: Run, prepared: Prepared, original: AskOriginal) -> tuple[Expec
     inputs = expect_inputs(
         prepared.loaded.key, prepared.quantized_key, request.recipe, request.options, request.targets
     )
-    known = run.cache.find("expect", stage_key("expect", inputs))
-    asked = str(original().files) if not known and has_original(reference.model_type) else ""
+    needed = has_original(reference.model_type) and run.cache.known("expect", stage_key("expect", inputs)) is None
+    asked = str(original().files) if needed else ""
     entry = run.stage(
         "expect",
         "expect",

@@ -134,7 +134,8 @@ def _fetched(request: Request, source: Source, cache: Cache) -> Plan:
     )
     steps = [Step(stage="fetch", state="cached", rss_bytes=0)]
     for label, stage, key in keys:
-        cached = cache.find(stage, key) is not None
+        settled_by = [(stage, key), *([("expect", expect_key)] if stage == "original" else [])]
+        cached = any(cache.find(*one) for one in settled_by)
         needed = need.rss_bytes.get(label.removesuffix(" export"), 0)
         steps.append(Step(stage=label, state="cached" if cached else "will run", rss_bytes=needed))
     available = Machine.here().available_bytes

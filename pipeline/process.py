@@ -76,6 +76,11 @@ class Workers:
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
 
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped
+
     def stop(self) -> None:
         """Kill what runs and refuse to start more: no orphan may go on burning the machine."""
         self._stopped = True
@@ -133,6 +138,8 @@ class Workers:
             )
         if guard.late:
             raise TargetCrashed(f"{operation} did not finish within {self._limits.time_s:,.0f} s.", f"Details: {log}")
+        if self._stopped and process.returncode:
+            raise TargetCrashed(f"{operation} was stopped together with the build.")
         if "error" in final:
             raise _rebuilt(operation, final["error"], log)
         if "value" not in final or process.returncode:

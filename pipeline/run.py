@@ -101,7 +101,7 @@ class Run:
 
         self.observer.started(label)
         try:
-            entry = self.cache.get(name, inputs, make)
+            entry = self.cache.get(name, inputs, make, lambda: self.workers.stopped)
         except KobakoError as error:
             self.observer.failed(label, error)
             raise

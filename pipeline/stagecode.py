@@ -17,6 +17,7 @@ from .cache import code_version
 from .codec import to_json
 from .contracts import ExportOptions, Recipe, Source
 from .heads import EncoderTask
+from .prooftext import WINDOW_TOKENS
 from .protocols import Target
 
 ROOT = Path(__file__).parent
@@ -212,8 +213,8 @@ def sensitivity_inputs(load_key: str, quantize_key: str) -> dict[str, Any]:
 
 
 def original_inputs(load_key: str, context_tokens: int) -> dict[str, Any]:
-    """Of the stage ``original``, which only decoders have: one result for all recipes."""
-    return {"reference": load_key, "context": context_tokens, "code": code_of("original")}
+    """Of the stage ``original``, which only decoders have: one for all recipes, and all contexts beyond a window."""
+    return {"reference": load_key, "context": min(context_tokens, WINDOW_TOKENS), "code": code_of("original")}
 
 
 def expect_inputs(

@@ -66,7 +66,7 @@ class _ToBoard:
 def _on_a_worker(order: Any, board: Any) -> Any:
     """What Ray runs: plain JSON values in and out, so that versions of classes never matter."""
     read = from_json(order, Order)
-    stages = 4 + 2 * len(read.job.targets.split()) + len(read.job.targets.split()) * read.measure
+    stages = 5 + 2 * len(read.job.targets.split()) + len(read.job.targets.split()) * read.measure
     return to_json(build_order(read, _ToBoard(board, read.job.name, stages)))
 
 

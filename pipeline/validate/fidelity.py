@@ -89,7 +89,7 @@ class _Collector:
 
 
 def compare_decode(runtime: Runtime, standard: Standard, tick: Callable[[float], None]) -> Comparison:
-    """Feed the proof text one token at a time; compare after every token."""
+    """Feed the proof text, each token through decode; compare after every one."""
     collector = _Collector(standard)
     for w, window in enumerate(standard.windows):
         runtime.reset()

@@ -133,6 +133,7 @@ def test_plan_knows_what_is_cached(built: Path, kobako: Call) -> None:
     assert "4-bit blocks of 32, which recipe int4 keeps" in planned["note"]
     other = {step["stage"]: step for step in planned["steps"]}
     assert other["load"]["state"] == "cached"
+    assert other["original"]["state"] == "cached"  # whatever the recipe
     assert other["litert export"]["rss_bytes"] > 0
 
 

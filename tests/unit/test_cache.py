@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 from kobako.pipeline.cache import Cache, Made, code_version, stage_key
 from kobako.pipeline.cli.main import cli
-from kobako.pipeline.errors import NetworkError, NotEnoughDisk, OutputError
+from kobako.pipeline.errors import NetworkError, NotEnoughDisk, OutputError, TargetCrashed
 from kobako.pipeline.fetch.digests import Digests
 from safetensors import SafetensorError
 
@@ -263,6 +263,26 @@ def test_kill_leaves_a_cache_that_the_next_run_continues(cache: Cache) -> None:
     cache.prepare()
     assert not list((cache.root / "tmp").iterdir())
     assert not cache.get("stage", {}, write_result).hit
+
+
+def test_who_waits_for_another_process_can_be_stopped(cache: Cache) -> None:
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(cache.root)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"working\n"
+    asked: list[float] = []
+
+    def stopped() -> bool:
+        asked.append(time.monotonic())
+        return len(asked) == 2
+
+    try:
+        with pytest.raises(TargetCrashed, match="stopping"):
+            cache.get("stage", {}, write_result, stopped)
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+    assert not cache.get("stage", {}, write_result, stopped).hit
 
 
 def test_code_version_follows_the_code(tmp_path: Path) -> None:

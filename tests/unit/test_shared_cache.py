@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from kobako.pipeline.cache import Cache, Made
+from kobako.pipeline.cache import Cache, Made, stage_key
 from kobako.pipeline.errors import IntegrityError, NetworkError, UsageError
 from kobako.pipeline.shared_cache import SharedCache
 
@@ -42,6 +42,17 @@ def test_what_one_machine_made_another_gets(tmp_path: Path, url: str) -> None:
     assert Path(got.value["path"]).read_bytes() == b"weights"
     assert Path(got.value["path"]).is_relative_to(tmp_path / "two")
     assert not list((tmp_path / "two" / "tmp").iterdir())
+
+
+def test_what_another_machine_made_is_known(tmp_path: Path, url: str) -> None:
+    key, two = stage_key("load", INPUTS), machine(tmp_path, "two", url)
+    assert two.known("load", key) is None
+    machine(tmp_path, "one", url).get("load", INPUTS, make)
+    found = two.known("load", key)
+    assert found is not None
+    assert Path(found.value["path"]).read_bytes() == b"weights"
+    assert Cache(tmp_path / "two").known("load", key) is not None
+    assert Cache(tmp_path / "three").known("load", key) is None
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ class Compiled:
         spent: for each step, slots that nothing looks at after it.
         watched: slots to look for infinities and NaN in, after a run.
         floats: slots of every floating-point output, with the operation that made it, in order.
-        abreast: whether several runs may go operation by operation: each state is written where it lies.
+        abreast: whether several runs may go operation by operation: each state is written where it lies, at a place
+            that is computed. That the places differ, and that a run looks at none of later ones, is not checked.
     """
 
     function: Function
@@ -64,6 +65,7 @@ class Compiler:
         self._asked: set[int] = set()
         self._last_step: dict[int, int] = {}
         self._consumers = Counter(name for operation in function.operations for name in operands(operation))
+        self._updates = {op.outputs[0][0]: op for op in function.operations if op.type == "slice_update"}
         self._reads = {op.outputs[0][0]: op for op in function.operations if op.type == "read_state"}
         inputs = {name: self._new(name) for name in function.inputs}
         self.result = Compiled(function, inputs, {})
@@ -174,15 +176,23 @@ class Compiler:
         self._asked.add(self._slots[key, False])
         return self._slots[key, False]
 
-    def sole_state_read(self, operand: Operand) -> bool:
-        """Whether `operand` is what a read_state gave, used once, and the state's only reading before its writing."""
+    def written_in_place(self, operand: Operand) -> bool:
+        """Whether `operand` is a state, read for one slice_update and written back before it is read again.
+
+        It may then be changed where it lies.
+        """
         if not isinstance(operand, str) or operand not in self._reads or self._consumers[operand] != 1:
             return False
-        state = self._reads[operand].inputs["input"][0]
-        for operation in self.function.operations:
-            if operation.type == "read_state" and operation.inputs["input"][0] == state:
-                return operation.outputs[0][0] == operand
-        return False
+        touches = self._touches(self._reads[operand].inputs["input"][0])
+        if touches[0] is not self._reads[operand] or len(touches) < 2 or touches[1].type != "write_state":
+            return False
+        update = self._updates.get(str(touches[1].inputs["data"][0]))
+        return update is not None and update.inputs["x"][0] == operand
+
+    def _touches(self, state: Operand) -> list[Operation]:
+        """What reads or writes a state, in order."""
+        both = [op for op in self.function.operations if op.type in ("read_state", "write_state")]
+        return [op for op in both if op.inputs["input"][0] == state]
 
     def _constant(self, operand: Operand, key: tuple[Any, bool]) -> int:
         source = operand if isinstance(operand, Literal) else self._literals[operand]
@@ -222,19 +232,17 @@ class Compiler:
         return constant and bool(operands) and operation.type not in ("read_state", "write_state")
 
     def _abreast(self) -> bool:
-        updates = {op.outputs[0][0]: op for op in self.function.operations if op.type == "slice_update"}
         for operation in self.function.operations:
             if operation.type == "write_state":
-                update = updates.get(str(operation.inputs["data"][0]))
-                read = update and self._reads.get(str(update.inputs["x"][0]))
-                if not update or not read or not self.sole_state_read(read.outputs[0][0]):
+                update = self._updates.get(str(operation.inputs["data"][0]))
+                if update is None or not self.written_in_place(update.inputs["x"][0]):
                     return False
-                if read.inputs["input"] != operation.inputs["input"]:
+                if not update.inputs.get("begin") or self.known(update.inputs["begin"][0]) is not None:
                     return False
         return True
 
     def _spent(self) -> list[tuple[int, ...]]:
-        kept = {*self.result.watched, *self.result.outputs.values()}
+        kept = {*self.result.watched, *self.result.outputs.values(), *self._asked}  # asked for by no step: by outputs
         spent: list[list[int]] = [[] for _ in self.result.steps]
         for slot, number in self._last_step.items():
             if self._env[slot] is None and slot not in kept:

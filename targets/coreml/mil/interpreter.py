@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -85,7 +84,8 @@ class Interpreter:
 
         A run then finds in the states what the later ones have written as well. Where these write each its own place,
         and a run's mask hides the places after its own, as in causal decoding, the outputs are those of one run after
-        the other. A function that writes a state otherwise is run so. Raises as `run` does.
+        the other: that is the caller's promise. A function that writes a state otherwise than in place, or always in
+        the same one, is run so. Raises as `run` does.
         """
         compiled = self._function(function)
         if len(many) > 1 and not compiled.abreast:
@@ -93,9 +93,10 @@ class Interpreter:
         given = [self._begin(compiled, inputs) for inputs in many]
         with torch.inference_mode(), threads(self._threads):
             envs = self._execute(compiled, [list(env) for env in given], keep=False)
-            if not finite([env[slot] for env in envs for slot in compiled.watched]):
-                # Again with everything kept, to name the first: what was written into states is written there again.
-                raise culprit(compiled, self._execute(compiled, given, keep=True))
+            for number, env in enumerate(envs):
+                if not finite([env[slot] for slot in compiled.watched]):
+                    # Again with everything kept, to name the first; what a decoder writes is written there once more.
+                    raise culprit(compiled, self._execute(compiled, [given[number]], keep=True)[0])
         self._checked.add(function)
         return [{name: to_numpy(env[slot]) for name, slot in compiled.outputs.items()} for env in envs]
 
@@ -192,9 +193,9 @@ def results(step: Step, envs: list[Env]) -> list[Any]:
     return made
 
 
-def culprit(compiled: Compiled, envs: list[Env]) -> BadArtifact:
+def culprit(compiled: Compiled, env: Env) -> BadArtifact:
     """A BadArtifact that names the first operation whose output is infinite or NaN."""
-    for (slot, operation), env in product(compiled.floats, envs):
+    for slot, operation in compiled.floats:
         value = env[slot].float()
         if not torch.isfinite(value).all():
             what = "NaN" if torch.isnan(value).any() else "infinite"

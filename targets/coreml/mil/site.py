@@ -84,6 +84,10 @@ class Site:
         """Whether an input is known before the program runs."""
         return self._compiler.known(self._operands(key)[0]) is not None
 
+    def is_stored(self, key: str) -> bool:
+        """Whether an input is a constant of the program."""
+        return self._compiler.constant(self._operands(key)[0]) is not None
+
     def is_zero(self, key: str) -> bool:
         """Whether an input is a constant of zeros."""
         known = self._compiler.known(self._operands(key)[0])
@@ -125,7 +129,7 @@ class Site:
 
     def inplace(self, key: str) -> bool:
         """Whether the value of `key` may be overwritten: a state read that nothing else looks at."""
-        return self._compiler.sole_state_read(self._operands(key)[0])
+        return self._compiler.written_in_place(self._operands(key)[0])
 
     @property
     def states(self) -> dict[str, Any]:

@@ -14,29 +14,28 @@ from ..site import Builder, Env, Site, Step
 
 Tensor = torch.Tensor
 CLOSED = -9000.0  # a score this much lower than another has a weight of exactly zero, in float32 too
-
-
-PART_VALUES = 1 << 21
-"""So much of a matrix is in float32 at a time: eight megabytes."""
+PART_VALUES = 1 << 21  # so much of a matrix is in float32 at a time: eight megabytes
 
 
 @dataclass(frozen=True)
 class Product:
-    """``x · weightᵀ + bias`` of several rows, or of one row in each of several runs: the matrix is widened once.
+    """``x · weightᵀ + bias``, in one run or in several: the matrix is then widened once.
 
     Attributes:
         x, bias: their slots; `bias` is wide.
         weight: the matrix ``[O, I]``.
         narrow: whether the result is rounded to float16.
+        single: whether `x` is one row, narrow.
     """
 
     x: int
     weight: Callable[[Env], Any]
     bias: int | None
     narrow: bool
+    single: bool
 
     def __call__(self, env: Env) -> Tensor:
-        return self._of(env[self.x], env)
+        return functional.linear(env[self.x], self.weight(env)) if self.single else self._of(env[self.x], env)
 
     def together(self, envs: Sequence[Env]) -> list[Tensor]:
         """The results of several runs."""
@@ -52,31 +51,19 @@ class Product:
         return made
 
 
-@dataclass(frozen=True)
-class SingleRow:
-    """The product with one row, and what does the same for several runs."""
-
-    several: Product
-
-    def __call__(self, env: Env) -> Tensor:
-        return functional.linear(env[self.several.x], self.several.weight(env))
-
-    def together(self, envs: Sequence[Env]) -> list[Tensor]:
-        """The results of several runs."""
-        return self.several.together(envs)
-
-
 def linear(site: Site) -> Step:
     """``x · weightᵀ + bias``.
 
     Weights stay in float16, which halves what a single token must read: PyTorch's product of a float16 matrix and one
     float16 row accumulates in float32. For several rows it is slow, so there the matrix is widened for the moment.
     """
-    rows = prod(site.shape("x")[:-1])
     bias = site.wide("bias") if site.has("bias") and not site.is_zero("bias") else None
-    if rows == 1 and bias is None:
-        return SingleRow(Product(site.arg("x"), site.matrix("weight"), None, site.narrow))
-    return Product(site.wide("x"), site.matrix("weight"), bias, site.narrow)
+    single = prod(site.shape("x")[:-1]) == 1 and bias is None
+    x = site.arg("x") if single else site.wide("x")
+    product = Product(x, site.matrix("weight"), bias, site.narrow, single)
+    if site.is_stored("weight") and (bias is None or site.is_stored("bias")):
+        return product
+    return product.__call__  # not together: each run has a matrix of its own
 
 
 def matmul(site: Site) -> Step:
