@@ -80,6 +80,9 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; never shows a traceback for an expected failure."""
+    # jsonschema would compile this package's grammars, a second of the processor's, for formats that kobako asks for
+    # nowhere; Jupyter brings it along.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     answer = Answer()
     try:
         code = cli(standalone_mode=False, obj=answer)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from kobako.pipeline.errors import all_errors
+from tiny_package import write_package
 
 KOBAKO = str(Path(sys.executable).parent / "kobako")
 
@@ -30,6 +31,15 @@ def test_help_shows_commands_example_and_exit_codes() -> None:
     assert "kobako build smollm2-135m-instruct" in shown.stdout
     for error in all_errors():
         assert f"{error.exit_code}  " in shown.stdout
+
+
+def test_reading_a_manifest_compiles_no_grammars(tmp_path: Path) -> None:
+    """Of a package that jsonschema imports where it is installed, and that takes a second."""
+    package = write_package(tmp_path / "work", tmp_path / "toy")
+    (tmp_path / "rfc3987_syntax.py").write_text("raise SystemExit('it was imported')")
+    shown = run("verify", str(package), "--allow-unsigned", PYTHONPATH=str(tmp_path))
+    assert "it was imported" not in shown.stdout + shown.stderr
+    assert shown.returncode == 0, shown.stderr
 
 
 def test_help_is_quick() -> None:
