@@ -204,7 +204,7 @@ def mapped(path: Path) -> Iterator[np.memmap[Any, np.dtype[np.uint8]]]:
 
 def dequantized(data: np.memmap[Any, np.dtype[np.uint8]], tensor: TensorInfo) -> FloatArray:
     """One tensor in float32, a few rows at a time and each time as one long row, of which the library makes several
-    copies; it would take no more than sixteen rows at once, at half the speed.
+    copies; of short rows it would take sixteen at once, in as many more calls.
 
     Raises UnsupportedModel when gguf cannot dequantize its type.
     """

@@ -6,6 +6,7 @@ Importing this module loads ExecuTorch: its writer takes, besides bytes, data th
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
@@ -27,7 +28,7 @@ def unchanged(rows: torch.Tensor) -> torch.Tensor:
     return rows
 
 
-class Pieces(FileBackedData):
+class Pieces(FileBackedData, ABC):
     """Bytes that come piece by piece, for ExecuTorch's writer, which asks data to write themselves."""
 
     def __init__(self, size: int) -> None:
@@ -40,13 +41,13 @@ class Pieces(FileBackedData):
     def __deepcopy__(self, _memo: object) -> Pieces:
         return self
 
+    @abstractmethod
     def parts(self) -> Iterator[bytes | memoryview]:
         """All bytes, in order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def prefix(self, size: int) -> bytes:
         """The first bytes."""
-        raise NotImplementedError
 
     def sha256(self) -> bytes:
         """Digest of all bytes."""
